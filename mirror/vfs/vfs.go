@@ -1,9 +1,11 @@
 // Package vfs is the file system as the stores see it: a rooted tree of directories, each held open, in which a name never
-// leads out of the root. [OS] is the real one; wrappers inject faults, and the FUSE layer wraps it so that the last step of
-// a change goes through the mount.
+// leads out of the root. [Open] gives the real one, [Mem] lives in memory and can lose power, [Fault] makes operations fail,
+// and the FUSE layer wraps the real one so that the last step of a change goes through the mount. [WriteFile] and [Replace]
+// are the one place where a file is replaced as a whole.
 //
 // Everything is relative to an open directory, never to a path of the process, so that a store still works when its own
-// directory is hidden under a mount point.
+// directory is hidden under a mount point. All types may be used from several goroutines at once; a Close waits for nobody,
+// what still runs finishes with the descriptor that it has. Locks are leaves: none is held while another is taken.
 package vfs
 
 import (

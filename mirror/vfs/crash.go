@@ -194,7 +194,7 @@ func (c *crash) copy(n, parent *inode) *inode {
 	return n2
 }
 
-// bytes is what a crash leaves of the content of a file. Files only grow here, so what is synced is a prefix.
+// bytes is what a crash leaves of the content of a file. What is synced is always a prefix here.
 func (c *crash) bytes(n *inode) []byte {
 	switch {
 	case c.loss == LoseNothing:

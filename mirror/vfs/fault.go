@@ -11,7 +11,7 @@ import (
 // Op is one operation on a file system, as [Fault] shows it.
 type Op struct {
 	N    int64  // counts the operations of this Fault, from 1
-	Name string // opendir, syncfs, readdir, stat, open, create, append, mkdir, rename, link, remove, rmdir, utimes, chmod, syncdir, read, write, sync, close
+	Name string // opendir, syncfs, readdir, stat, open, create, append, mkdir, rename, link, remove, rmdir, utimes, chmod, syncdir, read, write, sync, truncate, close
 	Path string // below the root
 	To   string // below the root, of rename and link
 }
@@ -221,6 +221,16 @@ func (f *faultFile) Stat() (info Info, err error) {
 }
 
 func (f *faultFile) Sync() error { return f.f.run("sync", f.path, "", f.file.Sync, nil) }
+
+// Truncate implements [Truncater]; ENOTSUP if the wrapped file does not.
+func (f *faultFile) Truncate(size int64) error {
+	return f.f.run("truncate", f.path, "", func() error {
+		if t, ok := f.file.(Truncater); ok {
+			return t.Truncate(size)
+		}
+		return pathError("truncate", f.path, syscall.ENOTSUP)
+	}, nil)
+}
 
 // Close always closes; a fault is reported on top, as for close(2).
 func (f *faultFile) Close() (err error) {

@@ -86,4 +86,14 @@ func (f *osFile) Sync() error {
 	return f.fail("sync", err)
 }
 
+// Truncate implements [Truncater].
+func (f *osFile) Truncate(size int64) error {
+	fd, err := f.acquire()
+	if err == nil {
+		defer f.release()
+		err = retry(func() error { return unix.Ftruncate(fd, size) })
+	}
+	return f.fail("truncate", err)
+}
+
 func (f *osFile) Close() error { return f.fail("close", f.handle.Close()) }

@@ -109,6 +109,23 @@ func (f *memFile) Sync() error {
 	return nil
 }
 
+// Truncate implements [Truncater]. It is taken to be durable at once.
+func (f *memFile) Truncate(size int64) error {
+	err := f.lock(f.writes)
+	defer f.m.mu.Unlock()
+	if err == nil && (size < 0 || size > int64(len(f.n.data))) {
+		err = syscall.EINVAL
+	}
+	if err != nil {
+		return pathError("truncate", f.path, err)
+	}
+	f.n.data = f.n.data[:size]
+	f.n.synced = min(f.n.synced, int(size))
+	f.n.mtime = f.m.clock()
+	f.n.ctime = f.n.mtime
+	return nil
+}
+
 func (f *memFile) Close() error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()

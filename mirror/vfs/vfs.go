@@ -61,6 +61,11 @@ type File interface {
 	Sync() error // data and size (fdatasync)
 }
 
+// Truncater is implemented by the files of this package that can be cut to a shorter length, which is for logs only.
+type Truncater interface {
+	Truncate(size int64) error
+}
+
 // Type is what a directory entry is.
 type Type uint8
 

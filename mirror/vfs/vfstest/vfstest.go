@@ -27,6 +27,7 @@ func Run(t *testing.T, open func(t *testing.T) vfs.FS) {
 		{"a new file is empty and can be written and read", createWriteRead},
 		{"create refuses a name that is taken", createExisting},
 		{"append adds at the end and needs the file", appendOnly},
+		{"truncate cuts the end off, and appending goes on there", truncate},
 		{"reading at an offset leaves the position alone", readAt},
 		{"names lists every entry once with its type", names},
 		{"names stops at the first error", namesError},
@@ -225,6 +226,23 @@ func appendOnly(t *testing.T, s suite) {
 	must(t, a.Close())
 	must(t, b.Close())
 	if got := get(t, s.root, "log"); got != "one two three four" {
+		t.Errorf("content %q", got)
+	}
+}
+
+func truncate(t *testing.T, s suite) {
+	put(t, s.root, "log", "0123456789")
+	f, err := s.root.OpenAppend("log")
+	must(t, err)
+	defer f.Close()
+	cut, ok := f.(vfs.Truncater)
+	if !ok {
+		t.Fatalf("%T cannot be truncated", f)
+	}
+	must(t, cut.Truncate(4))
+	_, err = f.Write([]byte("x"))
+	must(t, err)
+	if got := get(t, s.root, "log"); got != "0123x" {
 		t.Errorf("content %q", got)
 	}
 }

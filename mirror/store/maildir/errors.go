@@ -1,0 +1,20 @@
+package maildir
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"dsyncfs/mirror/store"
+)
+
+// noSpace makes the ways in which a file system says that it is full recognisable to callers.
+func noSpace(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("%w: %w", store.ErrNoSpace, err)
+	}
+	if errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("%w: %w", store.ErrReadOnly, err)
+	}
+	return err
+}

@@ -1,0 +1,252 @@
+package memstore
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// writer carries out one batch.
+type writer struct {
+	m   *mailbox
+	a   *Account
+	b   *box
+	d   *diskBox
+	o   store.Origin
+	now int64
+	res store.Result
+}
+
+// Apply implements [store.Mailbox].
+func (m *mailbox) Apply(ctx context.Context, batch store.Batch) (store.Result, error) {
+	var res store.Result
+	err := m.s.update(ctx, func(a *Account) error {
+		b := a.memory.boxes[m.guid]
+		_, d := a.disk.find(m.guid)
+		if b == nil || d == nil {
+			return fmt.Errorf("change mailbox %q: %w", m.name, store.ErrNotFound)
+		}
+		if err := checkBatch(batch); err != nil {
+			return fmt.Errorf("change mailbox %q: %w", m.name, err)
+		}
+		w := &writer{m: m, a: a, b: b, d: d, o: batch.Origin, now: a.now().Unix()}
+		before := b.status
+		w.apply(batch)
+		w.res.Changed = w.res.Changed || b.status != before
+		w.res.Status = b.status
+		res = w.res
+		return nil
+	})
+	return res, err
+}
+
+func checkBatch(batch store.Batch) error {
+	for _, add := range batch.Adds {
+		if add.Message.UID > mail.MaxUID {
+			return fmt.Errorf("UID %d: %w", add.Message.UID, store.ErrCorrupt)
+		}
+	}
+	if batch.UIDNext > mail.MaxUID {
+		return fmt.Errorf("UIDNEXT %d: %w", batch.UIDNext, store.ErrCorrupt)
+	}
+	return nil
+}
+
+func (w *writer) apply(batch store.Batch) {
+	w.identify(batch.UIDValidity, batch.Realign)
+	for _, c := range batch.Deltas {
+		w.changeFlags(c)
+	}
+	for _, e := range batch.Expunges {
+		w.expunge(e)
+	}
+	for _, add := range batch.Adds {
+		w.add(add)
+	}
+	s := &w.b.status
+	s.UIDNext = max(s.UIDNext, batch.UIDNext)
+	s.FirstRecent = max(s.FirstRecent, batch.FirstRecent)
+	s.HighestModSeq = max(s.HighestModSeq, batch.HighestModSeq)
+}
+
+// present returns the message of uid if it is there, and else reports it.
+func (w *writer) present(uid mail.UID) (*message, *file) {
+	if msg := w.b.message(uid); msg != nil {
+		if f := w.d.files[msg.base]; f != nil {
+			return msg, f
+		}
+	}
+	w.vanished(uid)
+	return nil, nil
+}
+
+func (w *writer) vanished(uid mail.UID) { w.res.Vanished = append(w.res.Vanished, uid) }
+
+func (w *writer) log(kind store.LogKind, uid mail.UID, e store.LogEntry, min mail.ModSeq) mail.ModSeq {
+	e.Kind, e.UID, e.Origin, e.Time = kind, uid, w.o, w.now
+	w.res.Changed = true
+	return w.b.record(e, min)
+}
+
+// identify gives the mailbox a new UIDVALIDITY and messages new UIDs and GUIDs. Under a new UIDVALIDITY the UIDs may be any,
+// UIDNEXT starts anew, and the log, which speaks of the old ones, is void.
+func (w *writer) identify(validity mail.UIDValidity, realign []store.Realign) {
+	fresh := validity != 0 && validity != w.b.status.UIDValidity
+	if fresh {
+		w.d.validity, w.b.status.UIDValidity = validity, validity
+	}
+	type rename struct {
+		msg  *message
+		want mail.UID
+	}
+	var renames []rename
+	for _, r := range realign {
+		msg, _ := w.present(r.UID)
+		if msg == nil {
+			continue
+		}
+		if r.NewGUID != "" && r.NewGUID != msg.GUID {
+			msg = w.setGUID(msg, r.NewGUID)
+		}
+		if r.NewUID != 0 && r.NewUID != r.UID {
+			renames = append(renames, rename{msg, r.NewUID})
+		}
+	}
+	for _, r := range renames {
+		w.b.drop(r.msg.UID)
+	}
+	if fresh {
+		w.b.status.UIDNext = 1
+		if n := len(w.b.messages); n > 0 {
+			w.b.status.UIDNext = w.b.messages[n-1].UID + 1
+		}
+	}
+	for _, r := range renames {
+		if !fresh {
+			w.log(store.LogExpunge, r.msg.UID, store.LogEntry{GUID128: r.msg.GUID.Hash128()}, 0)
+		}
+		uid := w.assign(r.want, fresh)
+		m := *r.msg
+		m.UID = uid
+		m.ModSeq = w.log(store.LogAppend, uid, store.LogEntry{}, 0)
+		w.b.put(&m)
+	}
+	if fresh {
+		w.b.tick(0)
+		w.b.dropLog()
+	}
+}
+
+func (w *writer) setGUID(msg *message, guid mail.GUID) *message {
+	f := *w.d.files[msg.base]
+	f.guid = guid
+	w.d.files[msg.base] = &f
+	m := *msg
+	m.GUID = guid
+	m.ModSeq = w.log(store.LogFlags, m.UID, store.LogEntry{}, 0)
+	w.b.put(&m)
+	return &m
+}
+
+// assign returns the wanted UID, or the next one if it is taken. anyFree accepts UIDs below UIDNEXT.
+func (w *writer) assign(want mail.UID, anyFree bool) mail.UID {
+	next := w.b.status.UIDNext
+	if want >= next || want != 0 && anyFree && w.b.message(want) == nil {
+		return want
+	}
+	if want != 0 {
+		w.res.Reassigned = append(w.res.Reassigned, store.Assigned{Wanted: want, Got: next})
+	}
+	return next
+}
+
+// changeFlags changes the flags on disk and what is known of them by the same difference, so that what a user changed and
+// no Refresh saw yet stays a change of the user's.
+func (w *writer) changeFlags(c store.FlagChange) {
+	msg, f := w.present(c.UID)
+	if msg == nil {
+		return
+	}
+	onDisk := *f
+	onDisk.flags, onDisk.keywords = c.Delta.Apply(f.flags, f.keywords)
+	w.d.files[msg.base] = &onDisk
+	m := *msg
+	m.Flags, m.Keywords = c.Delta.Apply(msg.Flags, msg.Keywords)
+	effective := mail.DeltaBetween(msg.Flags, msg.Keywords, m.Flags, m.Keywords)
+	if onDisk.flags != f.flags || !onDisk.keywords.Equal(f.keywords) {
+		w.res.Changed = true
+	}
+	switch {
+	case !effective.IsZero():
+		m.ModSeq = w.log(store.LogFlags, c.UID, store.LogEntry{Delta: effective}, c.MinModSeq)
+	case c.MinModSeq > m.ModSeq:
+		m.ModSeq = c.MinModSeq
+		w.b.status.HighestModSeq = max(w.b.status.HighestModSeq, c.MinModSeq)
+	default:
+		return
+	}
+	w.b.put(&m)
+}
+
+func (w *writer) expunge(e store.Expunge) {
+	msg, f := w.present(e.UID)
+	if msg == nil {
+		return
+	}
+	if e.GUID != "" && e.GUID != msg.GUID {
+		w.vanished(e.UID)
+		return
+	}
+	w.m.s.hold(msg, f)
+	delete(w.d.files, msg.base)
+	w.log(store.LogExpunge, e.UID, store.LogEntry{GUID128: msg.GUID.Hash128()}, 0)
+	w.b.drop(e.UID)
+}
+
+func (w *writer) add(add store.Add) {
+	content, ok := w.source(add)
+	if !ok {
+		w.vanished(add.Message.UID)
+		return
+	}
+	m := add.Message
+	base := w.a.newBase()
+	if m.GUID == "" {
+		m.GUID = mail.GUID(base)
+	}
+	if m.Saved == 0 {
+		m.Saved = w.now
+	}
+	f := &file{
+		guid: m.GUID, body: content, flags: m.Flags, keywords: m.Keywords,
+		received: m.Received, saved: m.Saved, uidl: m.POP3UIDL, order: m.POP3Order,
+	}
+	w.d.files[base] = f
+	msg := messageOf(base, f, w.assign(m.UID, false))
+	msg.ModSeq = w.log(store.LogAppend, msg.UID, store.LogEntry{}, m.ModSeq)
+	w.b.put(msg)
+}
+
+// source returns the bytes to add. A staged mail is used up.
+func (w *writer) source(add store.Add) ([]byte, bool) {
+	switch {
+	case add.Staged != "":
+		content, ok := w.m.staged[add.Staged]
+		delete(w.m.staged, add.Staged)
+		return content, ok
+	case add.From.Held != "":
+		held, ok := w.m.s.held[add.From.Held]
+		if !ok {
+			return nil, false
+		}
+		return held.file.body, true
+	}
+	_, f := w.a.file(add.From.Mailbox, add.From.UID)
+	if f == nil {
+		return nil, false
+	}
+	return slices.Clip(f.body), true
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strings"
 	"syscall"
 )
@@ -72,7 +71,7 @@ type ExitError struct {
 
 func (e *ExitError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s ", e.Host, e.Command)
+	fmt.Fprintf(&b, "%s: %s ", e.Host, shorten(e.Command))
 	if e.Signal != "" {
 		fmt.Fprintf(&b, "was ended by SIG%s", e.Signal)
 	} else {
@@ -86,6 +85,15 @@ func (e *ExitError) Error() string {
 		b.WriteString(" (is dsyncfs or dovecot installed there, and in the PATH of a command run without login?)")
 	}
 	return b.String()
+}
+
+// shorten keeps a command line readable inside a message of one line.
+func shorten(command string) string {
+	const limit = 200
+	if len(command) > limit {
+		command = command[:limit] + "..."
+	}
+	return printable(command)
 }
 
 // Is reports the class of the exit: what the transport set, or ErrNotFound for the shells' status 127 ("command not
@@ -109,8 +117,10 @@ func Classify(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return nil
 	}
-	var network net.Error
-	if errors.As(err, &network) || isLost(err) {
+	// Not net.Error: every errno is one, also those of files.
+	var network *net.OpError
+	var name *net.DNSError
+	if errors.As(err, &network) || errors.As(err, &name) || isLost(err) {
 		return ErrTransient
 	}
 	return nil
@@ -118,7 +128,7 @@ func Classify(err error) error {
 
 func isLost(err error) bool {
 	for _, errno := range []error{syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNREFUSED, syscall.EHOSTUNREACH,
-		syscall.ENETUNREACH, syscall.ETIMEDOUT, net.ErrClosed, os.ErrDeadlineExceeded} {
+		syscall.ENETUNREACH, syscall.ETIMEDOUT, net.ErrClosed} {
 		if errors.Is(err, errno) {
 			return true
 		}

@@ -41,7 +41,7 @@ type Session interface {
 	Close() error
 }
 
-// Conn is the standard input and output of one program at the other end. One goroutine may read while another
+// Conn is the standard input and output of one program at the other end. Whoever started it closes it. One goroutine may read while another
 // writes; Close may be called at any time from any.
 type Conn interface {
 	// Read reads the program's standard output. io.EOF means that the program closed it while the connection was

@@ -68,6 +68,7 @@ func TestClassify(t *testing.T) {
 		{"connection reset", fmt.Errorf("read: %w", syscall.ECONNRESET), ErrTransient},
 		{"cancelled", context.Canceled, nil},
 		{"deadline of the caller", context.DeadlineExceeded, nil},
+		{"an errno of a file", syscall.EACCES, nil},
 		{"nothing known", io.ErrUnexpectedEOF, nil},
 		{"no error", nil, nil},
 	} {

@@ -43,7 +43,7 @@ func (d *fields) decode(features Features) (it item.Item, hasStream bool, err er
 	case finishKind:
 		it = d.finish()
 	case wakeKind:
-		it = &item.Wake{Mailboxes: d.names(wMailboxes)}
+		it = &item.Wake{Mailboxes: d.someNames(wMailboxes)}
 	default:
 		return nil, false, d.kind.errorf("not expected as an item of its own")
 	}
@@ -61,7 +61,7 @@ func (d *fields) handshake() *item.Handshake {
 		BoxGUID:               d.string(hBoxGUID),
 		Type:                  item.SyncFull,
 		Debug:                 d.has(hDebug),
-		Exclude:               d.names(hExclude),
+		Exclude:               d.someNames(hExclude),
 		SendMailRequests:      d.has(hRequests),
 		BackupSend:            d.has(hBackupSend),
 		BackupReceive:         d.has(hBackupRecv),
@@ -77,7 +77,7 @@ func (d *fields) handshake() *item.Handshake {
 		VirtualAllBox:         d.string(hVirtualAll),
 		EmptyHeaderWorkaround: d.has(hEmptyHeader),
 		CommitInterval:        uint32(d.positive(hCommit, math.MaxUint32)),
-		HashedHeaders:         d.names(hHashed),
+		HashedHeaders:         d.someNames(hHashed),
 		AltChar:               d.string(hAltChar),
 
 		Dsyncfs:      d.uint32(hVersion),

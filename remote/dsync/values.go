@@ -240,6 +240,14 @@ func (d *fields) names(f int) []string {
 	return out
 }
 
+// someNames is names for a list that says nothing when it is empty.
+func (d *fields) someNames(f int) []string {
+	if names := d.names(f); len(names) > 0 {
+		return names
+	}
+	return nil
+}
+
 // words keeps strings that come again and again, such as keywords, so that they are allocated once.
 type words map[string]string
 

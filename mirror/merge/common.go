@@ -1,0 +1,255 @@
+package merge
+
+import (
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+)
+
+// incremental reads records since a common state. At and below the base a UID means the same mail on both sides; above it
+// everything is new.
+type incremental struct{ *Planner }
+
+func (r *incremental) record(c *item.Change) error {
+	switch {
+	case c.UID <= r.o.Base:
+		return r.known(c)
+	case c.Type == item.ChangeSave:
+		return r.remoteMail(c)
+	}
+	return nil // came and went at the peer since the base
+}
+
+// known applies a change of a mail that both sides had. If it is not here, the expunge here wins.
+func (r *incremental) known(c *item.Change) error {
+	m, err := r.local.at(c.UID)
+	if err != nil || m == nil {
+		return err
+	}
+	expunge := c.Type == item.ChangeExpunge
+	if !r.same(m, c) && !(expunge && c.GUID128.IsZero()) {
+		r.plan.Resync = true
+		return nil
+	}
+	if expunge {
+		r.expunge(m, true)
+		return nil
+	}
+	return r.settle(m, MarksOf(c))
+}
+
+func (r *incremental) finish() error {
+	return r.localMails()
+}
+
+// search reads a full list as Dovecot does: up to the last UID under which both sides have, or had, the same mail lies the
+// common part, in which a mail that only one side has was expunged by the other. Above it everything is new.
+type search struct {
+	*Planner
+	common    mail.UID
+	found     bool      // the common part has ended
+	missing   []Expunge // mails that the peer did not list, while the end of the common part is unknown
+	unmatched []fresher // records without a mail here, likewise
+}
+
+// verdict is what a record tells about the common part.
+type verdict uint8
+
+const (
+	open   verdict = iota // nothing
+	common                // it reaches up to this record
+	ended                 // it ended before
+	skip                  // the record does not count
+)
+
+func (r *search) record(c *item.Change) error {
+	if r.found {
+		return r.beyond(c)
+	}
+	head, err := r.missed(c.UID)
+	if err != nil {
+		return err
+	}
+	v, err := r.judge(c, head)
+	if err != nil {
+		return err
+	}
+	switch v {
+	case skip:
+		return nil
+	case ended:
+		if err := r.end(); err != nil {
+			return err
+		}
+		return r.beyond(c)
+	case common:
+		r.common = c.UID
+	}
+	if head != nil && head.UID == c.UID {
+		defer r.local.advance()
+		return r.both(c, head, v)
+	}
+	if c.Type == item.ChangeSave && v == open {
+		r.unmatched = append(r.unmatched, r.ofRecord(c))
+	}
+	return nil
+}
+
+// missed passes the mails below uid, of which the peer said nothing.
+func (r *search) missed(uid mail.UID) (*mail.Message, error) {
+	for {
+		head, err := r.local.peek()
+		if err != nil || head == nil || head.UID >= uid {
+			return head, err
+		}
+		if r.o.Filter.wantsMessage(head) {
+			r.missing = append(r.missing, Expunge{UID: head.UID, GUID: head.GUID})
+		}
+		r.local.advance()
+	}
+}
+
+// judge compares a record with the first mail here that is not below it.
+func (r *search) judge(c *item.Change, head *mail.Message) (verdict, error) {
+	expunge := c.Type == item.ChangeExpunge
+	if head != nil && head.UID == c.UID {
+		switch {
+		case expunge && c.GUID128.IsZero():
+			return open, nil
+		case r.same(head, c):
+			return common, nil
+		}
+		return ended, nil
+	}
+	if !expunge && !r.o.Filter.wantsRecord(c) || expunge && head == nil {
+		return skip, nil
+	}
+	if head == nil && c.UID >= r.o.LocalStatus.UIDNext {
+		return ended, nil
+	}
+	known, same, err := r.loggedExpunge(c)
+	switch {
+	case err != nil:
+		return open, err
+	case same:
+		return common, nil
+	case known && !expunge, !known && head == nil:
+		return ended, nil
+	}
+	return open, nil
+}
+
+// both applies a record to the mail of its UID.
+func (r *search) both(c *item.Change, m *mail.Message, v verdict) error {
+	switch {
+	case c.Type == item.ChangeSave:
+		return r.settle(m, MarksOf(c))
+	case v == common:
+		r.expunge(m, true)
+	default:
+		r.missing = append(r.missing, Expunge{UID: m.UID, GUID: m.GUID, Witnessed: true})
+	}
+	return nil
+}
+
+// end is called when the common part is known.
+func (r *search) end() error {
+	r.found = true
+	for _, e := range r.missing {
+		if e.UID <= r.common {
+			r.plan.Expunges = append(r.plan.Expunges, e)
+		}
+	}
+	r.missing = nil
+	if _, err := r.local.seek(r.common); err != nil {
+		return err
+	}
+	for i := range r.unmatched {
+		if h := &r.unmatched[i]; h.uid > r.common { // the others were expunged here
+			if err := r.remoteHead(h); err != nil {
+				return err
+			}
+		}
+	}
+	r.unmatched = nil
+	return nil
+}
+
+func (r *search) beyond(c *item.Change) error {
+	if c.Type != item.ChangeSave {
+		return nil
+	}
+	return r.remoteMail(c)
+}
+
+func (r *search) finish() error {
+	if !r.found {
+		if err := r.end(); err != nil {
+			return err
+		}
+	}
+	return r.localMails()
+}
+
+// union reads a full list without taking absence for anything. The same GUID under the same UID is the same mail, a logged
+// expunge is one, and all else is new on both sides.
+type union struct{ *Planner }
+
+func (r *union) record(c *item.Change) error {
+	if err := r.alone(c.UID - 1); err != nil {
+		return err
+	}
+	m, err := r.local.at(c.UID)
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		defer r.local.advance()
+		if r.same(m, c) {
+			if c.Type == item.ChangeExpunge {
+				r.expunge(m, true)
+				return nil
+			}
+			return r.settle(m, MarksOf(c))
+		}
+		if err := r.keepLocal(m); err != nil {
+			return err
+		}
+	}
+	if c.Type == item.ChangeExpunge {
+		return nil
+	}
+	if _, expunged, err := r.loggedExpunge(c); err != nil || expunged {
+		return err
+	}
+	h := r.ofRecord(c)
+	r.remotes = append(r.remotes, h)
+	return nil
+}
+
+// alone keeps the mails up to a UID of which the peer said nothing.
+func (r *union) alone(upTo mail.UID) error {
+	for {
+		m, err := r.local.peek()
+		if err != nil || m == nil || m.UID > upTo {
+			return err
+		}
+		if err := r.keepLocal(m); err != nil {
+			return err
+		}
+		r.local.advance()
+	}
+}
+
+func (r *union) keepLocal(m *mail.Message) error {
+	h, err := r.ofMessage(m)
+	r.locals = append(r.locals, h)
+	return err
+}
+
+func (r *union) finish() error {
+	if err := r.alone(mail.MaxUID); err != nil {
+		return err
+	}
+	r.interleave()
+	return r.assign()
+}

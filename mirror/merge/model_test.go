@@ -67,7 +67,19 @@ func (b *box) tick() mail.ModSeq {
 func (b *box) deliver(guid mail.GUID, body string) mail.UID {
 	uid := b.next
 	b.insert(mail.Message{UID: uid, GUID: guid, ModSeq: b.tick()}, body)
+	b.claim()
 	return uid
+}
+
+// claim holds each UID to what it stood for before.
+func (b *box) claim() {
+	for _, m := range b.mails {
+		id, body := identity{b.validity, m.UID}, b.body[m.GUID]
+		if old, ok := b.used[id]; ok && old != body {
+			b.problem("UID %d stood for %q and now for %q", m.UID, old, body)
+		}
+		b.used[id] = body
+	}
 }
 
 func (b *box) insert(m mail.Message, body string) {
@@ -75,13 +87,10 @@ func (b *box) insert(m mail.Message, body string) {
 	if exists {
 		b.problem("UID %d is taken", m.UID)
 	}
-	if old, ok := b.used[identity{b.validity, m.UID}]; ok && old != body {
-		b.problem("UID %d stood for %q and now for %q", m.UID, old, body)
-	}
 	if old, ok := b.body[m.GUID]; ok && old != body {
 		b.problem("GUID %s stands for %q and %q", m.GUID, old, body)
 	}
-	b.body[m.GUID], b.used[identity{b.validity, m.UID}] = body, body
+	b.body[m.GUID] = body
 	b.mails = slices.Insert(b.mails, i, m)
 	b.next = max(b.next, m.UID+1)
 }
@@ -182,14 +191,15 @@ func records(messages func(mail.UID) iter.Seq2[mail.Message, error], log iter.Se
 // apply carries out a plan, with the bodies of the peer as it was.
 func (b *box) apply(p merge.Plan, peer *box) {
 	limit := b.next
-	if p.UIDValidity != 0 {
-		if b.validity == p.UIDValidity && p.Restart {
-			b.used = map[identity]string{} // a backup destination that had got ahead: the one case
-		}
-		b.validity = p.UIDValidity
-	}
 	if p.Restart {
 		limit = 0
+		if b.validity == p.UIDValidity {
+			b.used = map[identity]string{} // a backup destination that had got ahead: the one case
+		}
+	}
+	if p.UIDValidity != 0 {
+		b.validity = p.UIDValidity
+		defer func() { b.log = nil }() // its UIDs mean nothing any more
 	}
 	moved := map[mail.UID]merge.Realign{}
 	for _, r := range p.Realign {
@@ -201,10 +211,10 @@ func (b *box) apply(p merge.Plan, peer *box) {
 		}
 		moved[r.UID] = r
 	}
-	old := b.mails
-	b.mails = nil
+	old, oldBody := b.mails, b.body
+	b.mails, b.body = nil, map[mail.GUID]string{}
 	for _, m := range old {
-		body := b.body[m.GUID]
+		body := oldBody[m.GUID]
 		if r, ok := moved[m.UID]; ok {
 			if r.NewUID != m.UID {
 				b.log = append(b.log, logEntry{b.tick(), true, merge.Logged{UID: m.UID, Expunged: true, GUID128: m.GUID.Hash128()}})
@@ -231,6 +241,7 @@ func (b *box) apply(p merge.Plan, peer *box) {
 		b.problem("UIDNEXT %d is not above UID %d", b.next, b.mails[n-1].UID)
 	}
 	b.highest = max(b.highest, p.HighestModSeq)
+	b.claim()
 }
 
 func (b *box) adds(p merge.Plan, limit mail.UID, peer *box) {
@@ -280,7 +291,9 @@ type pair struct {
 
 func newPair() *pair { return &pair{a: newBox("a"), b: newBox("b")} }
 
-func (p *pair) clone() *pair { return &pair{a: p.a.clone(), b: p.b.clone(), base: p.base} }
+func (p *pair) clone() *pair {
+	return &pair{a: p.a.clone(), b: p.b.clone(), base: p.base}
+}
 
 // sync runs one round two ways and returns both plans, a's first.
 func (p *pair) sync(absence merge.Absence, useBase, union bool) (planA, planB merge.Plan, err error) {

@@ -141,3 +141,102 @@ func TestTwoReplicasBecomeEqualInOneRound(t *testing.T) {
 		}
 	})
 }
+
+func TestExchangingTheSidesChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := newHistory(t)
+		h.changes(8)
+		mustSync(t, h.pair, merge.Expunged, false, true)
+		h.changes(12)
+		absence := rapid.SampledFrom([]merge.Absence{merge.Expunged, merge.Keep}).Draw(t, "absence")
+		useBase := rapid.Bool().Draw(t, "base")
+		swapped := h.clone()
+		swapped.a, swapped.b = swapped.b, swapped.a
+		swapped.base.a, swapped.base.b = swapped.base.b, swapped.base.a
+		mustSync(t, h.pair, absence, useBase, true)
+		mustSync(t, swapped, absence, useBase, true)
+		if one, other := h.a.content(), swapped.a.content(); one != other {
+			t.Fatalf("started by a:\n%s--- by b:\n%s", one, other)
+		}
+	})
+}
+
+// A side that lost its log can still be synced. Read as Dovecot reads it, absence may be taken for an expunge; kept, nothing
+// gets lost.
+func TestSidesWithoutLogBecomeEqual(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := newHistory(t)
+		for range rapid.IntRange(0, 2).Draw(t, "rounds") {
+			h.changes(12)
+			mustSync(t, h.pair, merge.Expunged, true, false)
+		}
+		h.changes(12)
+		if rapid.Bool().Draw(t, "a forgets") {
+			h.a.log = nil
+		}
+		if rapid.Bool().Draw(t, "b forgets") {
+			h.b.log = nil
+		}
+		h.base = base{}
+		absence := rapid.SampledFrom([]merge.Absence{merge.Expunged, merge.Keep}).Draw(t, "absence")
+		before := h.clone()
+		mustSync(t, h.pair, absence, false, true)
+		if absence == merge.Keep {
+			h.settled(before)
+		} else {
+			h.sound()
+			if a, b := h.a.content(), h.b.content(); a != b {
+				t.Fatalf("sides differ:\n%s---\n%s", a, b)
+			}
+		}
+		if a, b := mustSync(t, h.pair, absence, false, true); !a.Empty() || !b.Empty() {
+			t.Fatalf("second round plans\n%+v\n%+v", a, b)
+		}
+	})
+}
+
+// backup makes b equal to a.
+func (p *pair) backup(useBase bool) (merge.Plan, error) {
+	state := p.base
+	if !useBase {
+		state = base{}
+	}
+	planB, err := plan(merge.Options{
+		Mode: merge.Backup, HaveBase: state.have, Base: state.uid, LocalStatus: p.b.status(), RemoteStatus: p.a.status(),
+		Local: p.b.messages, Log: p.b.logged(state.b),
+	}, records(p.a.messages, p.a.logged(state.a), state.have, state.uid))
+	if err != nil || planB.Resync {
+		return planB, err
+	}
+	p.b.apply(planB, p.a)
+	p.base = base{have: true, uid: planB.LastCommon, a: p.a.highest, b: p.b.highest}
+	return planB, nil
+}
+
+func TestBackupMakesTheDestinationEqual(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := newHistory(t)
+		h.b.validity = mail.UIDValidity(rapid.IntRange(6, 8).Draw(t, "validity"))
+		for range rapid.IntRange(1, 4).Draw(t, "rounds") {
+			h.changes(12)
+			source := h.a.content()
+			useBase := rapid.Bool().Draw(t, "base")
+			p, err := h.backup(useBase)
+			if err == nil && p.Resync {
+				_, err = h.backup(false)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.sound()
+			if a, b := h.a.content(), h.b.content(); a != source || b != source {
+				t.Fatalf("source was\n%s, is\n%s, destination\n%s", source, a, b)
+			}
+			for _, useBase := range []bool{true, false} {
+				if p, err := h.clone().backup(useBase); err != nil || !p.Empty() {
+					t.Fatalf("second backup (base %v): %+v, %v", useBase, p, err)
+				}
+			}
+		}
+	})
+}

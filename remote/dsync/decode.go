@@ -83,6 +83,7 @@ func (d *fields) handshake() *item.Handshake {
 		Dsyncfs:      d.uint32(hVersion),
 		Live:         d.has(hLive),
 		DryRun:       d.has(hDryRun),
+		Verify:       d.has(hVerify),
 		AllowExpunge: d.names(hAllowExpunge),
 		Restore:      d.names(hRestore),
 		Boxes:        d.names(hBoxes),
@@ -127,6 +128,8 @@ func (d *fields) state() *item.State {
 		Messages:            d.uint32(sMessages),
 		ChangesDuringSync:   d.has(sChanges),
 		Epoch:               d.uint(sEpoch, math.MaxUint64),
+		UIDNext:             d.uidNext(sUIDNext),
+		HighestModSeq:       d.modSeq(sHighestModSeq),
 	}
 }
 
@@ -237,6 +240,7 @@ func (d *fields) mailbox(features Features) *item.Mailbox {
 		HaveOnlyGUID128:  d.has(bOnlyGUID128),
 		NoBase:           d.has(bNoBase),
 	}
+	d.hexBytes(bDigest, it.Digest[:])
 	if it.GUID.IsZero() {
 		d.fail(bGUID, errRange)
 	}
@@ -290,6 +294,7 @@ func (d *fields) change() *item.Change {
 		Received:      int64(d.number(cReceived, 16, math.MaxInt64)),
 		VirtualSize:   d.number(cSize, 16, math.MaxUint64),
 		HasSize:       d.has(cSize),
+		POP3:          d.text(cPOP3, maxUIDL),
 	}
 	if it.Type == item.ChangeExpunge {
 		it.GUID128 = d.guid128(cGUID)

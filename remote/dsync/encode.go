@@ -129,6 +129,7 @@ func (r *record) encodeHandshake(h *item.Handshake) error {
 	r.setNumber(hVersion, uint64(h.Dsyncfs))
 	r.setFlag(hLive, h.Live)
 	r.setFlag(hDryRun, h.DryRun)
+	r.setFlag(hVerify, h.Verify)
 	r.setNames(hAllowExpunge, h.AllowExpunge)
 	r.setNames(hRestore, h.Restore)
 	r.setNames(hBoxes, h.Boxes)
@@ -145,6 +146,8 @@ func (r *record) encodeState(s *item.State) {
 	r.setUint(sMessages, uint64(s.Messages))
 	r.setFlag(sChanges, s.ChangesDuringSync)
 	r.setNumber(sEpoch, s.Epoch)
+	r.setNumber(sUIDNext, uint64(s.UIDNext))
+	r.setNumber(sHighestModSeq, uint64(s.HighestModSeq))
 }
 
 // existenceLetters is indexed by mail.Existence.
@@ -220,6 +223,9 @@ func (r *record) encodeMailbox(b *item.Mailbox) {
 	r.setFlag(bSaveGUIDs, b.HaveSaveGUIDs)
 	r.setFlag(bOnlyGUID128, b.HaveOnlyGUID128)
 	r.setFlag(bNoBase, b.NoBase)
+	if !b.Digest.IsZero() {
+		r.setBytesHex(bDigest, b.Digest[:])
+	}
 }
 
 func (r *record) encodeAttribute(a *item.Attribute) (io.Reader, error) {
@@ -284,6 +290,7 @@ func (r *record) encodeChange(c *item.Change) error {
 	if !c.Content.IsZero() {
 		r.setBytesHex(cContent, c.Content[:])
 	}
+	r.setText(cPOP3, c.POP3)
 	return r.setKeywords(c.Keywords)
 }
 

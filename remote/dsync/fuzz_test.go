@@ -61,9 +61,9 @@ func FuzzItem(f *testing.F) {
 
 // FuzzEscape holds that a field survives, that no line end gets into a line, and that lists do as well.
 func FuzzEscape(f *testing.F) {
-	f.Add([]byte("a\x00\x01\t\n\rb"), byte('\t'))
-	f.Add([]byte("\x02"), byte(' '))
-	f.Fuzz(func(t *testing.T, v []byte, sep byte) {
+	f.Add([]byte("a\x00\x01\t\n\rb"))
+	f.Add([]byte("\x02"))
+	f.Fuzz(func(t *testing.T, v []byte) {
 		wire := appendEscaped(nil, v)
 		if bytes.ContainsAny(wire, "\x00\t\n\r") {
 			t.Fatalf("%q", wire)
@@ -76,7 +76,7 @@ func FuzzEscape(f *testing.F) {
 		}
 		var r record
 		r.reset(requestKind)
-		r.set(rGUID, appendField(nil, v)[:])
+		r.set(rGUID, appendField([]byte{}, append([]byte{}, v...)))
 		if !bytes.Equal(r.values[rGUID], v) || r.values[rGUID] == nil {
 			t.Fatalf("field %q, want %q", r.values[rGUID], v)
 		}

@@ -47,7 +47,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			MaxSize: rapid.Uint64().Draw(t, "size"), Flag: anyText.Draw(t, "flag"), VirtualAllBox: anyText.Draw(t, "all"),
 			EmptyHeaderWorkaround: b.Draw(t, "empty"), CommitInterval: rapid.Uint32().Draw(t, "commit"),
 			HashedHeaders: someOf.Draw(t, "hashed"), AltChar: rapid.SampledFrom([]string{"", "_", "é"}).Draw(t, "alt"),
-			Dsyncfs: rapid.Uint32().Draw(t, "dsyncfs"), Live: b.Draw(t, "live"), DryRun: b.Draw(t, "dry"),
+			Dsyncfs: rapid.Uint32().Draw(t, "dsyncfs"), Live: b.Draw(t, "live"), DryRun: b.Draw(t, "dry"), Verify: b.Draw(t, "verify"),
 			AllowExpunge: names.Draw(t, "allow"), Restore: names.Draw(t, "restore"), Boxes: names.Draw(t, "boxes"),
 			Epoch: rapid.Uint64().Draw(t, "epoch"),
 		}
@@ -66,6 +66,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			LastCommonUID: mail.UID(uids.Draw(t, "uid")), LastCommonModSeq: modSeqs.Draw(t, "modseq"),
 			LastCommonPvtModSeq: modSeqs.Draw(t, "pvt"), Messages: rapid.Uint32().Draw(t, "messages"),
 			ChangesDuringSync: rapid.Bool().Draw(t, "changes"), Epoch: rapid.Uint64().Draw(t, "epoch"),
+			UIDNext: mail.UID(uids.Draw(t, "next")), HighestModSeq: modSeqs.Draw(t, "highest"),
 		}
 	}),
 	"node": rapid.Custom(func(t *rapid.T) item.Item {
@@ -98,6 +99,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			HighestPvtModSeq: modSeqs.Draw(t, "pvt"), Lost: b.Draw(t, "lost"), Ignore: b.Draw(t, "ignore"),
 			CacheFields: anyText.Draw(t, "cache"), HaveGUIDs: b.Draw(t, "guids"), HaveSaveGUIDs: b.Draw(t, "save"),
 			HaveOnlyGUID128: b.Draw(t, "only"), NoBase: b.Draw(t, "nobase"),
+			Digest: mail.ContentHash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest")),
 		}
 		box.GUID[0] |= 1
 		if box.Lost {
@@ -123,6 +125,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			Add: flagSets.Draw(t, "add"), Remove: flagSets.Draw(t, "remove"), Final: flagSets.Draw(t, "final"),
 			KeywordsReset: b.Draw(t, "reset"), Received: rapid.Int64Range(0, math.MaxInt64).Draw(t, "received"),
 			HasSize: b.Draw(t, "sized"), Content: mail.ContentHash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "content")),
+			POP3: rapid.StringMatching(`([0-9]+ [!-~]+)?`).Draw(t, "pop3"),
 		}
 		c.Remove &^= c.Add
 		for range rapid.IntRange(0, 3).Draw(t, "n") {
@@ -213,6 +216,30 @@ func TestItemsSurviveTheWire(t *testing.T) {
 	}
 }
 
+// TestGeneratorsKnowEveryField fails when an item gets a field that the tests above would not notice to be lost.
+func TestGeneratorsKnowEveryField(t *testing.T) {
+	streams := map[string]bool{"Body": true, "Stream": true}
+	for name, items := range itemGenerators {
+		missing := map[string]bool{}
+		for _, f := range reflect.VisibleFields(reflect.TypeOf(items.Example(0)).Elem()) {
+			missing[f.Name] = !streams[f.Name] && !f.Anonymous
+		}
+		for seed := range 100 {
+			v := reflect.ValueOf(items.Example(seed)).Elem()
+			for _, f := range reflect.VisibleFields(v.Type()) {
+				if !v.FieldByIndex(f.Index).IsZero() {
+					missing[f.Name] = false
+				}
+			}
+		}
+		for field, is := range missing {
+			if is {
+				t.Errorf("%s.%s is never set", name, field)
+			}
+		}
+	}
+}
+
 // TestDovecotSeesNothingOfOurs holds that what goes to a stock peer is decoded the same with its shorter field lists, and
 // that it is what an item without our fields looks like.
 func TestDovecotSeesNothingOfOurs(t *testing.T) {
@@ -235,15 +262,16 @@ func TestDovecotSeesNothingOfOurs(t *testing.T) {
 func clearOurs(it item.Item) {
 	switch it := it.(type) {
 	case *item.Handshake:
-		it.Dsyncfs, it.Live, it.DryRun, it.AllowExpunge, it.Restore, it.Boxes, it.Epoch = 0, false, false, nil, nil, nil, 0
+		it.Dsyncfs, it.Live, it.DryRun, it.Verify, it.Epoch = 0, false, false, false, 0
+		it.AllowExpunge, it.Restore, it.Boxes = nil, nil, nil
 	case *item.State:
-		it.Epoch = 0
+		it.Epoch, it.UIDNext, it.HighestModSeq = 0, 0, 0
 	case *item.Node:
 		it.Messages, it.HighestModSeq = 0, 0
 	case *item.Mailbox:
-		it.NoBase = false
+		it.NoBase, it.Digest = false, mail.ContentHash{}
 	case *item.Change:
-		it.Content = mail.ContentHash{}
+		it.Content, it.POP3 = mail.ContentHash{}, ""
 	case *item.Finish:
 		it.Desync, it.Guard, it.Changed = false, false, false
 	case *item.Wake:
@@ -302,7 +330,7 @@ func TestMalformedLinesAreRefused(t *testing.T) {
 		{"a request of nothing", "R", "neither"},
 		{"a request of UID 0", "R\x02\t0", "uid"},
 		{"a mail of nothing", "M\t\x02\tuidl", "neither"},
-		{"a UIDL with a tab", "Mg\t\x02\ta\x01tb", "pop3_uidl"},
+		{"a UIDL with a line break", "Mg\t\x02\ta\x01nb", "pop3_uidl"},
 		{"an unknown sync type", "Hh\t\x02\t\x02\t\x02\tx", "sync_type"},
 		{"a lock timeout of 0", "Hh" + strings.Repeat("\t\x02", 10) + "\t0", "lock_timeout"},
 		{"a box GUID that is none", "Hh\t\x02\t\x02\tINBOX", "sync_box_guid"},
@@ -340,6 +368,7 @@ func TestDovecotsOwnLinesAreAccepted(t *testing.T) {
 		{"no empty header is hashed", "Hh" + strings.Repeat("\t\x02", 22) + "\tDate\x01t",
 			&item.Handshake{Hostname: "h", Type: item.SyncFull, HashedHeaders: []string{"Date"}}},
 		{"the empty namespace prefix", "Hh\t", &item.Handshake{Hostname: "h", Type: item.SyncFull, NamespacePrefixes: []string{""}}},
+		{"a GUID as odd as a file name", "Ra\x01tb c\xff", &item.Request{GUID: "a\tb c\xff"}},
 		{"a mail by UID", "M\t3\t", &item.Mail{UID: 3}},
 		{"a field that starts with the absent byte", "Hh\t\x02\t\x02\x02", &item.Handshake{Hostname: "h", Type: item.SyncFull, Box: "\x02"}},
 		{"a tab within a part of a name", "Na\x011tb\tn", &item.Node{Parts: []string{"a\tb"}}},

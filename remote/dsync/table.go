@@ -68,6 +68,7 @@ const (
 	hVersion
 	hLive
 	hDryRun
+	hVerify
 	hAllowExpunge
 	hRestore
 	hBoxes
@@ -103,6 +104,7 @@ var handshakeKind = &kind{letter: 'H', name: "handshake", limit: lineLimit, fiel
 	hVersion:      {name: "dsyncfs_version", ours: true},
 	hLive:         {name: "dsyncfs_live", ours: true},
 	hDryRun:       {name: "dsyncfs_dry_run", ours: true},
+	hVerify:       {name: "dsyncfs_verify", ours: true},
 	hAllowExpunge: {name: "dsyncfs_allow_expunge", ours: true},
 	hRestore:      {name: "dsyncfs_restore", ours: true},
 	hBoxes:        {name: "dsyncfs_boxes", ours: true},
@@ -118,17 +120,21 @@ const (
 	sMessages
 	sChanges
 	sEpoch
+	sUIDNext
+	sHighestModSeq
 )
 
 var stateKind = &kind{letter: 'S', name: "mailbox_state", limit: lineLimit, fields: []field{
-	sGUID:        {name: "mailbox_guid", required: true},
-	sUIDValidity: {name: "last_uidvalidity", required: true},
-	sUID:         {name: "last_common_uid", required: true},
-	sModSeq:      {name: "last_common_modseq", required: true},
-	sPvtModSeq:   {name: "last_common_pvt_modseq", required: true},
-	sMessages:    {name: "last_messages_count"},
-	sChanges:     {name: "changes_during_sync"},
-	sEpoch:       {name: "dsyncfs_epoch", ours: true},
+	sGUID:          {name: "mailbox_guid", required: true},
+	sUIDValidity:   {name: "last_uidvalidity", required: true},
+	sUID:           {name: "last_common_uid", required: true},
+	sModSeq:        {name: "last_common_modseq", required: true},
+	sPvtModSeq:     {name: "last_common_pvt_modseq", required: true},
+	sMessages:      {name: "last_messages_count"},
+	sChanges:       {name: "changes_during_sync"},
+	sEpoch:         {name: "dsyncfs_epoch", ours: true},
+	sUIDNext:       {name: "dsyncfs_uid_next", ours: true},
+	sHighestModSeq: {name: "dsyncfs_highest_modseq", ours: true},
 }}
 
 const (
@@ -188,6 +194,7 @@ const (
 	bSaveGUIDs
 	bOnlyGUID128
 	bNoBase
+	bDigest
 )
 
 var mailboxKind = &kind{letter: 'B', name: "mailbox", limit: lineLimit, fields: []field{
@@ -205,6 +212,7 @@ var mailboxKind = &kind{letter: 'B', name: "mailbox", limit: lineLimit, fields: 
 	bSaveGUIDs:   {name: "have_save_guids"},
 	bOnlyGUID128: {name: "have_only_guid128"},
 	bNoBase:      {name: "dsyncfs_no_base", ours: true},
+	bDigest:      {name: "dsyncfs_digest", ours: true},
 }}
 
 const (
@@ -242,6 +250,7 @@ const (
 	cReceived
 	cSize
 	cContent
+	cPOP3
 )
 
 var changeKind = &kind{letter: 'C', name: "mail_change", limit: lineLimit, fields: []field{
@@ -259,6 +268,7 @@ var changeKind = &kind{letter: 'C', name: "mail_change", limit: lineLimit, field
 	cReceived:      {name: "received_timestamp"},
 	cSize:          {name: "virtual_size"},
 	cContent:       {name: "dsyncfs_content", ours: true},
+	cPOP3:          {name: "dsyncfs_pop3", ours: true},
 }}
 
 const (

@@ -384,6 +384,8 @@ func (d *fields) finish() *item.Finish {
 		Desync:            d.has(fDesync),
 		Guard:             d.has(fGuard),
 		Changed:           d.has(fChanged),
+		Plan:              d.string(fPlan),
+		New:               d.uint32(fNew),
 	}
 	if d.has(fError) && it.Error == "" {
 		it.Error = "unspecified error" // the presence of the field is what says failure

@@ -356,4 +356,6 @@ func (r *record) encodeFinish(f *item.Finish) {
 	r.setFlag(fDesync, f.Desync)
 	r.setFlag(fGuard, f.Guard)
 	r.setFlag(fChanged, f.Changed)
+	r.setText(fPlan, f.Plan)
+	r.setNumber(fNew, uint64(f.New))
 }

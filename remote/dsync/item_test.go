@@ -165,7 +165,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 		b := rapid.Bool()
 		return &item.Finish{
 			Error: anyText.Draw(t, "error"), MailError: rapid.Uint32().Draw(t, "code"), RequireFullResync: b.Draw(t, "full"),
-			Desync: b.Draw(t, "desync"), Guard: b.Draw(t, "guard"), Changed: b.Draw(t, "changed"),
+			Desync: b.Draw(t, "desync"), Guard: b.Draw(t, "guard"), Changed: b.Draw(t, "changed"), Plan: anyText.Draw(t, "plan"), New: rapid.Uint32().Draw(t, "new"),
 		}
 	}),
 	"wake": rapid.Custom(func(t *rapid.T) item.Item {
@@ -273,7 +273,7 @@ func clearOurs(it item.Item) {
 	case *item.Change:
 		it.Content, it.POP3 = mail.ContentHash{}, ""
 	case *item.Finish:
-		it.Desync, it.Guard, it.Changed = false, false, false
+		it.Desync, it.Guard, it.Changed, it.Plan, it.New = false, false, false, "", 0
 	case *item.Wake:
 		it.Mailboxes = nil
 	}

@@ -213,94 +213,37 @@ func greeting(tb testing.TB) string {
 	return out.String()
 }
 
-func TestBadGreetingsAreRefused(t *testing.T) {
-	good := greeting(t)
-	for _, c := range []struct {
-		name, said, want string
-		is               error
-	}{
-		{"nothing", "", "before the end of its greeting", io.ErrUnexpectedEOF},
-		{"half a line", "VERSION\tdsy", "in the middle of a line", io.ErrUnexpectedEOF},
-		{"a shell", "bash: line 1: dsyncfs: command not found\n", `not a dsync server: it says "bash: line 1: dsyncfs: command not found"`, ErrProtocol},
-		{"terminal escapes", "\x1b[2J\n", `"\x1b[2J"`, ErrProtocol},
-		{"another service", "VERSION\tauth\t3\t5\n", "not a dsync server", ErrProtocol},
-		{"another major version", "VERSION\tdsync\t4\t0\n", "version 4 of the dsync protocol, not 3", ErrProtocol},
-		{"a version that is no number", "VERSION\tdsync\tx\t0\n", "version line", ErrProtocol},
-		{"a version too few", "VERSION\tdsync\t3\n", "not a dsync server", ErrProtocol},
-		{"an endless line", strings.Repeat("x", greetingLimit+10), "longer than 65536 bytes", ErrProtocol},
-		{"endless kinds", "VERSION\tdsync\t3\t5\n" + strings.Repeat("?\n", maxHeaders), "more than 256 kinds", ErrProtocol},
-		{"no field lists", "VERSION\tdsync\t3\t5\n.\n", "no fields announced for handshake", ErrProtocol},
-		{"a kind is missing", strings.Replace(good, "\nRguid\tuid\n", "\n", 1), "no fields announced for mail_request", ErrProtocol},
-		{"a required field is missing", strings.Replace(good, "\nNname\t", "\nN", 1), "required field name is not announced", ErrProtocol},
-		{"a field twice", strings.Replace(good, "\nRguid\tuid\n", "\nRguid\tguid\n", 1), "field guid is announced twice", ErrProtocol},
-		{"a kind twice", strings.Replace(good, "\nRguid\tuid\n", "\nRguid\tuid\nRguid\tuid\n", 1), "announced twice", ErrProtocol},
-		{"an empty line", "VERSION\tdsync\t3\t5\n\n", "empty line", ErrProtocol},
-		{"NUL", "VERSION\tdsync\t3\t5\nN\x00\n", "NUL", ErrProtocol},
-		{"the end in the field lists", good[:len(good)-2], "before the end of its greeting", io.ErrUnexpectedEOF},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			p := NewPeer(stream{strings.NewReader(c.said)}, Options{Name: "far"})
-			err := p.Handshake(context.Background())
-			if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.want) || !strings.HasPrefix(err.Error(), "dsync far: ") {
-				t.Errorf("%v", err)
-			}
-			if err := p.Send(&item.Done{}); err == nil {
-				t.Error("a peer without handshake takes items")
-			}
-			if _, err := p.Recv(); err == nil || err == io.EOF {
-				t.Errorf("a peer without handshake gives items: %v", err)
-			}
-		})
-	}
+// quietConn answers a waiting Read with io.EOF when it is closed, as an ssh channel does.
+type quietConn struct {
+	net.Conn
+	first io.Reader
 }
 
-func TestUnknownKindsAndFieldsAreIgnored(t *testing.T) {
-	said := strings.Replace(greeting(t), "\nRguid\tuid\n", "\nZjunk\tmore\nX\nRjunk\tuid\tguid\n", 1) + "R17\t3\tg\nX\n"
-	p := NewPeer(stream{strings.NewReader(said)}, Options{})
-	defer p.Close()
-	if err := p.Handshake(context.Background()); err != nil {
-		t.Fatal(err)
+func (c *quietConn) Read(p []byte) (int, error) {
+	if n, err := c.first.Read(p); err == nil {
+		return n, nil
 	}
-	if it, err := p.Recv(); err != nil || !reflect.DeepEqual(it, &item.Request{GUID: "g", UID: 3}) {
-		t.Errorf("%+v, %v", it, err)
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		err = io.EOF
 	}
+	return n, err
 }
 
-func TestBadLinesEndTheConversation(t *testing.T) {
-	good := greeting(t)
-	for _, c := range []struct {
-		name, line string
-		want       error
-		text       string
-	}{
-		{"unknown letter", "Zx\n", ErrProtocol, `unexpected line "Zx"`},
-		{"an item with an error", "Cs\t0\n", ErrProtocol, "mail_change: uid"},
-		{"a longer Done", "Xx\n", ErrProtocol, "unexpected line"},
-		{"an endless line", "C" + strings.Repeat("x", lineLimit+10), ErrProtocol, "longer than 1048576 bytes"},
-		{"an endless line of a long kind", "N" + strings.Repeat("x", longLimit+10), ErrProtocol, "longer than 16777216 bytes"},
-		{"half a line", "Cs", io.ErrUnexpectedEOF, "in the middle of a line"},
-		{"half a body", "Mg\t\x02\t\t\x02\t1\t1\t\nabc", io.ErrUnexpectedEOF, "in the middle of a body"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			p := NewPeer(stream{strings.NewReader(good + c.line)}, Options{Name: "far"})
-			if err := p.Handshake(context.Background()); err != nil {
-				t.Fatal(err)
-			}
-			it, err := p.Recv()
-			if m, ok := it.(*item.Mail); ok {
-				_, bodyErr := io.ReadAll(m.Body)
-				if _, err = p.Recv(); !errors.Is(bodyErr, c.want) || strings.Count(bodyErr.Error(), "far") != 1 {
-					t.Errorf("body: %v", bodyErr)
-				}
-			}
-			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.text) || !strings.HasPrefix(err.Error(), "dsync far: ") {
-				t.Errorf("%v", err)
-			}
-			if again := p.Send(&item.Done{}); !errors.Is(again, c.want) {
-				t.Errorf("a broken conversation goes on: %v", again)
-			}
-		})
-	}
+func (c *quietConn) Write(p []byte) (int, error) { return len(p), nil }
+
+func TestOwnCloseIsNotTheEndOfTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		left, right := net.Pipe()
+		defer right.Close()
+		p := NewPeer(&quietConn{left, strings.NewReader(greeting(t))}, Options{Timeout: time.Minute})
+		if err := p.Handshake(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.Recv(); !errors.Is(err, ErrTimeout) {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 func TestLongLinesOfLongKindsPass(t *testing.T) {
@@ -408,108 +351,6 @@ func TestHandshakeEndsWithItsContext(t *testing.T) {
 		cancel(reason)
 		if err := <-done; !errors.Is(err, reason) {
 			t.Errorf("%v", err)
-		}
-	})
-}
-
-func TestSilentPeerIsGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, _ := connect(t, Options{Name: "far"}, Options{Timeout: -1})
-		start := time.Now()
-		_, err := a.Recv()
-		if !errors.Is(err, ErrTimeout) || err.Error() != "dsync far: dsync peer is silent for 10m0s" {
-			t.Errorf("%v", err)
-		}
-		if d := time.Since(start); d != DefaultTimeout {
-			t.Errorf("after %s", d)
-		}
-		if err := a.Send(&item.Done{}); !errors.Is(err, ErrTimeout) {
-			t.Errorf("send afterwards: %v", err)
-		}
-	})
-}
-
-func TestHandshakeTimesOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		left, right := net.Pipe()
-		defer right.Close()
-		if err := NewPeer(left, Options{Timeout: time.Minute}).Handshake(context.Background()); !errors.Is(err, ErrTimeout) {
-			t.Errorf("%v", err)
-		}
-	})
-}
-
-func TestPeerThatDoesNotReadIsGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, _ := connect(t, Options{Timeout: time.Minute}, Options{Timeout: -1})
-		a.Send(&item.EndOfList{})
-		if err := a.Flush(); !errors.Is(err, ErrTimeout) {
-			t.Errorf("%v", err)
-		}
-	})
-}
-
-// TestProgressInEitherDirectionIsActivity has one side wait for 100 timeouts while the other trickles, first by receiving,
-// then by sending.
-func TestProgressInEitherDirectionIsActivity(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b := connect(t, Options{Timeout: time.Minute}, Options{Timeout: -1})
-		result := make(chan error, 1)
-		go func() {
-			_, err := a.Recv() // waits all the time while a sends
-			result <- err
-		}()
-		go func() {
-			for {
-				if _, err := b.Recv(); err != nil {
-					return
-				}
-			}
-		}()
-		for range 100 {
-			time.Sleep(59 * time.Second)
-			if err := <-sendAll(a, &item.EndOfList{}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		time.Sleep(59 * time.Second)
-		if err := <-sendAll(b, &item.Done{}); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-result; err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Hour) // nobody waits: own work is not silence of the peer
-		if err := <-sendAll(a, &item.EndOfList{}); err != nil {
-			t.Errorf("after an hour of own work: %v", err)
-		}
-	})
-}
-
-func TestTimeoutCanBeLiftedBetweenRounds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, b := connect(t, Options{Timeout: time.Minute}, Options{Timeout: -1})
-		received := make(chan error, 1)
-		recv := func() {
-			_, err := a.Recv()
-			received <- err
-		}
-		go recv()
-		synctest.Wait()
-		a.SetTimeout(-1)
-		time.Sleep(24 * time.Hour)
-		if err := <-sendAll(b, &item.Wake{}); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-received; err != nil {
-			t.Fatal(err)
-		}
-		go recv()
-		synctest.Wait()
-		a.SetTimeout(time.Second)
-		start := time.Now()
-		if err := <-received; !errors.Is(err, ErrTimeout) || time.Since(start) != time.Second {
-			t.Errorf("%v after %s", err, time.Since(start))
 		}
 	})
 }

@@ -28,7 +28,7 @@ type kind struct {
 
 const (
 	lineLimit = 1 << 20  // of most items
-	longLimit = 16 << 20 // of items that hold a whole log, a long name or a value
+	longLimit = 16 << 20 // of items that hold a whole log, a long name, a value or a plan
 )
 
 // Letters of lines that have no fields.
@@ -308,15 +308,19 @@ const (
 	fDesync
 	fGuard
 	fChanged
+	fPlan
+	fNew
 )
 
-var finishKind = &kind{letter: 'F', name: "finish", since: 3, limit: lineLimit, fields: []field{
+var finishKind = &kind{letter: 'F', name: "finish", since: 3, limit: longLimit, fields: []field{
 	fError:      {name: "error"},
 	fMailError:  {name: "mail_error"},
 	fFullResync: {name: "require_full_resync"},
 	fDesync:     {name: "dsyncfs_desync", ours: true},
 	fGuard:      {name: "dsyncfs_guard", ours: true},
 	fChanged:    {name: "dsyncfs_changed", ours: true},
+	fPlan:       {name: "dsyncfs_plan", ours: true},
+	fNew:        {name: "dsyncfs_new", ours: true},
 }}
 
 // cacheFieldKind is never an item of its own: it is the form of the records in a mailbox's cache_fields.

@@ -1,0 +1,305 @@
+package fusefs
+
+import (
+	"log/slog"
+	"sync"
+	"syscall"
+	"time"
+
+	"dsyncfs/fusefs/inode"
+	"dsyncfs/mirror/mail"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// How long the kernel may keep what it was told. Names and attributes of mail are kept exact by notifications; plain files
+// may also be changed behind the mount, by programs that nobody tells us of.
+const (
+	mailTimeout  = 6 * time.Hour
+	plainTimeout = time.Second
+)
+
+// Bounds of the descriptor caches.
+const (
+	maxFiles = 256
+	maxDirs  = 512
+)
+
+// fileSystem answers the kernel. It embeds go-fuse's defaults, which answer ENOSYS to what it does not serve: the kernel
+// then does without (FLUSH, STATX, LSEEK, COPY_FILE_RANGE) or keeps it to itself (locks).
+type fileSystem struct {
+	fuse.RawFileSystem
+	engine  Engine
+	log     *slog.Logger
+	opts    Options
+	files   *descriptors
+	dirFDs  *descriptors
+	notices *notifier
+	own     *ownOps
+	uidLock *uidLocks
+	umask   uint32
+	isRoot  bool
+
+	mu        sync.Mutex
+	table     *inode.Table
+	dirs      map[inode.ID]*directory
+	byPath    map[string]*directory
+	boxes     map[string]*mailbox // by the path of the mailbox directory
+	aliases   map[inode.ID]inode.ID
+	pastNames *pastNames
+	listings  map[uint64]*listing
+	handles   uint64
+	rewrites  map[inode.ID]*rewrite
+	swept     sync.WaitGroup
+	closed    bool
+}
+
+// dirKind says how the names in a directory are treated.
+type dirKind uint8
+
+const (
+	plainDir dirKind = iota
+	tmpDir           // tmp of a mailbox: plain, but its names are unique
+	newDir
+	curDir
+)
+
+// directory is what is known of one directory.
+type directory struct {
+	id    inode.ID
+	path  string // below the root, "" for the root
+	kind  dirKind
+	box   *mailbox // of new, cur and tmp
+	load  sync.Mutex
+	names *inode.Dir          // of a loaded mail directory; guarded by fileSystem.mu
+	known map[string]inode.ID // of any other: the names that the kernel knows; guarded by fileSystem.mu
+}
+
+// mailbox is a directory that holds cur, new and tmp.
+type mailbox struct {
+	path string
+	name mail.Name
+	sub  [curDir + 1]*directory // by kind
+}
+
+// isMail reports whether the directory holds visible mail.
+func (d *directory) isMail() bool { return d.kind == newDir || d.kind == curDir }
+
+// timeout is how long the kernel may believe in a name or the attributes of a file in d.
+func (d *directory) timeout() time.Duration {
+	if d.isMail() {
+		return mailTimeout
+	}
+	return plainTimeout
+}
+
+func newFileSystem(rootFD int, opts Options) (*fileSystem, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(rootFD, &st); err != nil {
+		return nil, err
+	}
+	f := &fileSystem{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		engine:        opts.Engine, log: opts.Logger, opts: opts,
+		files: newDescriptors(maxFiles), dirFDs: newDescriptors(maxDirs),
+		own: newOwnOps(), uidLock: newUIDLocks(),
+		umask: processUmask(), isRoot: syscall.Geteuid() == 0,
+		table: inode.NewTable(), dirs: map[inode.ID]*directory{},
+		byPath: map[string]*directory{}, boxes: map[string]*mailbox{},
+		aliases: map[inode.ID]inode.ID{}, pastNames: newPastNames(maxPastNames, pastNameAge),
+		listings: map[uint64]*listing{}, rewrites: map[inode.ID]*rewrite{},
+	}
+	f.notices = newNotifier(opts.Logger)
+	f.table.Get(inode.Root).SetAttr(attrOf(&st))
+	f.table.Index(inode.Root)
+	f.dirs[inode.Root] = &directory{id: inode.Root}
+	f.classify(f.dirs[inode.Root])
+	f.dirFDs.release(f.dirFDs.put(inode.Root, rootFD, false))
+	f.dirFDs.pin(inode.Root)
+	return f, nil
+}
+
+// String names the file system for go-fuse.
+func (f *fileSystem) String() string { return subtype }
+
+// Init hands the kernel connection to the notifier.
+func (f *fileSystem) Init(s *fuse.Server) { f.notices.start(s) }
+
+// classify sets path and kind of d from its place in the tree. The caller holds mu.
+func (f *fileSystem) classify(d *directory) {
+	n := f.table.Get(d.id)
+	parent := f.dirs[n.Dir]
+	switch {
+	case d.id == inode.Root:
+		f.byPath[""] = d
+		return
+	case parent == nil:
+		d.kind, d.box = plainDir, nil
+		return
+	}
+	d.path = join(parent.path, n.Name)
+	f.byPath[d.path] = d
+	kind := plainDir
+	var box *mailbox
+	if k := kindOf(n.Name); k != plainDir {
+		if name, ok := f.engine.Mailbox(parent.path); ok {
+			kind, box = k, f.box(parent.path, name)
+		}
+	}
+	moved := d.isMail() && (kind != d.kind || box != d.box)
+	d.kind, d.box = kind, box
+	if moved {
+		f.unload(d)
+	}
+	if box != nil {
+		box.sub[kind] = d
+	}
+}
+
+func kindOf(name string) dirKind {
+	switch name {
+	case "new":
+		return newDir
+	case "cur":
+		return curDir
+	case "tmp":
+		return tmpDir
+	}
+	return plainDir
+}
+
+func (f *fileSystem) box(path string, name mail.Name) *mailbox {
+	b := f.boxes[path]
+	if b == nil {
+		b = &mailbox{path: path, name: name}
+		f.boxes[path] = b
+	}
+	return b
+}
+
+// reclassify looks at every known directory again, after one of them got another place. The caller holds mu.
+func (f *fileSystem) reclassify() {
+	clear(f.boxes)
+	clear(f.byPath)
+	done := map[inode.ID]bool{}
+	var visit func(d *directory)
+	visit = func(d *directory) {
+		if done[d.id] {
+			return
+		}
+		done[d.id] = true
+		if parent := f.dirs[f.table.Get(d.id).Dir]; parent != nil {
+			visit(parent)
+		}
+		f.classify(d)
+	}
+	for _, d := range f.dirs {
+		visit(d)
+	}
+}
+
+// dropPlace takes a directory that is gone out of the tree. The caller holds mu.
+func (f *fileSystem) dropPlace(d *directory) {
+	if d.box != nil && d.box.sub[d.kind] == d {
+		d.box.sub[d.kind] = nil
+	}
+	if f.byPath[d.path] == d {
+		delete(f.byPath, d.path)
+	}
+}
+
+// unload forgets the names of a directory that no longer holds mail, or that of another mailbox: nodes that the kernel
+// knows are found by their number from now on, the others are dropped.
+func (f *fileSystem) unload(d *directory) {
+	if d.names == nil {
+		return
+	}
+	for _, e := range f.table.After(d.names, 0, d.names.Len()) {
+		f.table.Leave(d.names, e.Name)
+		f.enterPlain(d, e.Name, e.ID)
+	}
+	d.names = nil
+	for _, id := range d.known {
+		f.dropIfUnused(id)
+	}
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}
+
+// baseOf is the part of a file name that identifies the mail; the whole name for what is no mail.
+func baseOf(name string) string {
+	if fn, ok := mail.ParseFileName(name); ok {
+		return name[:len(fn.Base)]
+	}
+	return name
+}
+
+// isMailName reports whether a name in new or cur is that of a mail.
+func isMailName(name string) bool {
+	_, ok := mail.ParseFileName(name)
+	return ok
+}
+
+// dir returns the directory of a node and its descriptor, loaded if it holds mail. The caller releases the descriptor.
+func (f *fileSystem) dir(nodeID uint64) (*directory, *descriptor, error) {
+	f.mu.Lock()
+	d := f.dirs[inode.ID(nodeID)]
+	f.mu.Unlock()
+	if d == nil {
+		return nil, nil, syscall.ENOTDIR
+	}
+	fd, err := f.dirFD(d.id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := f.loaded(d, fd); err != nil {
+		f.dirFDs.release(fd)
+		return nil, nil, err
+	}
+	return d, fd, nil
+}
+
+// dirFD returns the descriptor of a directory for use, opened by way of its parents if it is not in the cache. A directory
+// that is not the one it was (moved or replaced behind the mount) is ESTALE: the kernel then looks it up again.
+func (f *fileSystem) dirFD(id inode.ID) (*descriptor, error) {
+	if d := f.dirFDs.get(id, false); d != nil {
+		return d, nil
+	}
+	f.mu.Lock()
+	n := f.table.Get(id)
+	if n == nil || n.Name == "" {
+		f.mu.Unlock()
+		return nil, syscall.ESTALE
+	}
+	parent, name, ino := n.Dir, n.Name, n.Ino
+	f.mu.Unlock()
+	p, err := f.dirFD(parent)
+	if err != nil {
+		return nil, err
+	}
+	defer f.dirFDs.release(p)
+	fd, err := unix.Openat(p.fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Ino != ino {
+		unix.Close(fd)
+		return nil, syscall.ESTALE
+	}
+	return f.dirFDs.put(id, fd, false), nil
+}
+
+// close lets go of everything once no more requests come.
+func (f *fileSystem) close() {
+	f.endRewrites()
+	f.notices.stop()
+	f.files.clear()
+	f.dirFDs.clear()
+}

@@ -1,0 +1,285 @@
+package fusefs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"dsyncfs/fusefs/inode"
+	"dsyncfs/mirror/vfs"
+
+	"golang.org/x/sys/unix"
+)
+
+// Through wraps the backing directory for the engine: what changes visible mail or mailboxes is done by a system call on
+// the mount's own path, so that inotify watchers wake and kernel caches are right; everything else is done behind the
+// mount, and the kernel is told. The caller must not hold a lock that a method of the [Engine] wants, except a uidlist
+// lock, which [Engine.Lock] joins. While the mount is away, everything is done behind it.
+//
+// backing must have the same root as the mount.
+func (m *Mount) Through(backing vfs.FS) vfs.FS { return &throughFS{backing, m} }
+
+type throughFS struct {
+	vfs.FS
+	m *Mount
+}
+
+func (t *throughFS) OpenDir(path string) (vfs.Dir, error) {
+	d, err := t.FS.OpenDir(path)
+	if err != nil {
+		return nil, err
+	}
+	return &throughDir{d, t.m}, nil
+}
+
+// throughDir is a directory of the backing file system.
+type throughDir struct {
+	vfs.Dir
+	m *Mount
+}
+
+var _ vfs.Dir = (*throughDir)(nil)
+
+// behind returns the backing directory.
+func behind(d vfs.Dir) vfs.Dir {
+	if t, ok := d.(*throughDir); ok {
+		return t.Dir
+	}
+	return d
+}
+
+func (t *throughDir) Rename(name string, to vfs.Dir, newName string) error {
+	return t.rename(name, to, newName, 0, func() error { return t.Dir.Rename(name, behind(to), newName) })
+}
+
+func (t *throughDir) RenameNew(name string, to vfs.Dir, newName string) error {
+	return t.rename(name, to, newName, unix.RENAME_NOREPLACE, func() error { return t.Dir.RenameNew(name, behind(to), newName) })
+}
+
+// rename goes through the mount without flags: the handler adds them, since the kernel would judge by its cache.
+func (t *throughDir) rename(name string, to vfs.Dir, newName string, flags uint, direct func() error) error {
+	from, dest := t.Path(), to.Path()
+	told := func() error {
+		t.m.keepOpen(change{dest, newName})
+		return t.m.told(direct, change{from, name}, change{dest, newName})
+	}
+	if !t.m.isWatched(from, name) && !t.m.isWatched(dest, newName) {
+		return told()
+	}
+	op := ownOp{"rename", from, name, dest, newName}
+	return t.m.own(op, flags, told, func() error {
+		err := unix.Renameat2(unix.AT_FDCWD, t.m.pathOf(from, name), unix.AT_FDCWD, t.m.pathOf(dest, newName), 0)
+		return linkError("rename", name, newName, err)
+	})
+}
+
+func (t *throughDir) Link(name string, to vfs.Dir, newName string) error {
+	from, dest := t.Path(), to.Path()
+	told := func() error {
+		return t.m.told(func() error { return t.Dir.Link(name, behind(to), newName) }, change{from, name}, change{dest, newName})
+	}
+	if !t.m.isWatched(dest, newName) {
+		return told()
+	}
+	return t.m.own(ownOp{op: "link", dir: dest, name: newName}, 0, told, func() error {
+		err := unix.Linkat(unix.AT_FDCWD, t.m.pathOf(from, name), unix.AT_FDCWD, t.m.pathOf(dest, newName), 0)
+		return linkError("link", name, newName, err)
+	})
+}
+
+func (t *throughDir) Remove(name string) error {
+	return t.remove("unlink", name, 0, func() error { return t.Dir.Remove(name) })
+}
+
+func (t *throughDir) RemoveDir(name string) error {
+	return t.remove("rmdir", name, unix.AT_REMOVEDIR, func() error { return t.Dir.RemoveDir(name) })
+}
+
+func (t *throughDir) remove(op, name string, flags int, direct func() error) error {
+	dir := t.Path()
+	told := func() error {
+		t.m.keepOpen(change{dir, name})
+		return t.m.told(direct, change{dir, name})
+	}
+	if !t.m.isWatched(dir, name) {
+		return told()
+	}
+	return t.m.own(ownOp{op: op, dir: dir, name: name}, 0, told, func() error {
+		return pathError(op, name, unix.Unlinkat(unix.AT_FDCWD, t.m.pathOf(dir, name), flags))
+	})
+}
+
+func (t *throughDir) Mkdir(name string, perm uint32) error {
+	dir := t.Path()
+	told := func() error { return t.m.told(func() error { return t.Dir.Mkdir(name, perm) }, change{dir, name}) }
+	if !t.m.isWatched(dir, name) {
+		return told()
+	}
+	return t.m.own(ownOp{op: "mkdir", dir: dir, name: name}, 0, told, func() error {
+		return pathError("mkdir", name, unix.Mkdirat(unix.AT_FDCWD, t.m.pathOf(dir, name), perm))
+	})
+}
+
+func (t *throughDir) SetTimes(name string, mtime time.Time) error {
+	return t.m.told(func() error { return t.Dir.SetTimes(name, mtime) }, change{t.Path(), name})
+}
+
+func (t *throughDir) Chmod(name string, perm uint32) error {
+	return t.m.told(func() error { return t.Dir.Chmod(name, perm) }, change{t.Path(), name})
+}
+
+func (t *throughDir) Create(name string, perm uint32) (vfs.File, error) {
+	return t.opened(name, func() (vfs.File, error) { return t.Dir.Create(name, perm) })
+}
+
+func (t *throughDir) OpenAppend(name string) (vfs.File, error) {
+	return t.opened(name, func() (vfs.File, error) { return t.Dir.OpenAppend(name) })
+}
+
+func (t *throughDir) opened(name string, open func() (vfs.File, error)) (vfs.File, error) {
+	file, err := open()
+	if err != nil {
+		return nil, err
+	}
+	c := change{t.Path(), name}
+	t.m.tell(c)
+	return &throughFile{file, t.m, c}, nil
+}
+
+// throughFile is a file that is written behind the mount. The kernel is told when it is synced and when it is closed.
+type throughFile struct {
+	vfs.File
+	m *Mount
+	c change
+}
+
+func (t *throughFile) Sync() error {
+	err := t.File.Sync()
+	t.m.tell(t.c)
+	return err
+}
+
+func (t *throughFile) Close() error {
+	err := t.File.Close()
+	t.m.tell(t.c)
+	return err
+}
+
+// change is a name in a directory.
+type change struct{ dir, name string }
+
+// told makes a change behind the mount and tells the kernel.
+func (m *Mount) told(direct func() error, changes ...change) error {
+	err := direct()
+	m.tell(changes...)
+	return err
+}
+
+// tell makes memory and kernel follow changes that were made behind the mount. Names in the tmp of a mailbox are unique
+// and never cached when they are not there, so of those there is nothing to tell.
+func (m *Mount) tell(changes ...change) {
+	if !m.alive.Load() {
+		return
+	}
+	sent := false
+	for _, c := range changes {
+		if parent, last := splitPath(c.dir); kindOf(last) == tmpDir && m.isMailbox(parent) {
+			continue
+		}
+		m.fs.invalidate(c.dir, []string{c.name})
+		sent = true
+	}
+	if sent {
+		m.fs.notices.flush()
+	}
+}
+
+// own makes a change through the mount's path. What the handler never saw (the mount is gone, or the kernel answered from
+// its cache) is made behind the mount. What it saw when the connection broke may have been made or not: it is made
+// again, and that it is no longer to be made is no error.
+func (m *Mount) own(op ownOp, flags uint, direct, call func() error) error {
+	if !m.alive.Load() {
+		return direct()
+	}
+	c := m.fs.own.expect(op, flags)
+	err := call()
+	seen := m.fs.own.forget(op, c)
+	switch {
+	case err == nil:
+		return nil
+	case !seen:
+		return direct()
+	case errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED):
+		if err := direct(); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return nil
+	}
+	return err
+}
+
+// isWatched reports whether a name is that of visible mail, or of a directory that makes a mailbox.
+func (m *Mount) isWatched(dir, name string) bool {
+	parent, last := splitPath(dir)
+	if k := kindOf(last); k != plainDir && m.isMailbox(parent) {
+		return k != tmpDir
+	}
+	if kindOf(name) != plainDir {
+		return m.isMailbox(dir)
+	}
+	return m.isMailbox(join(dir, name))
+}
+
+func (m *Mount) isMailbox(dir string) bool {
+	_, ok := m.fs.engine.Mailbox(dir)
+	return ok
+}
+
+// pathOf is the mount's own path of a name.
+func (m *Mount) pathOf(dir, name string) string { return m.path + "/" + join(dir, name) }
+
+func splitPath(path string) (parent, last string) {
+	i := strings.LastIndexByte(path, '/')
+	return path[:max(i, 0)], path[i+1:]
+}
+
+func linkError(op, from, to string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &os.LinkError{Op: op, Old: from, New: to, Err: err}
+}
+
+func pathError(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: name, Err: err}
+}
+
+// keepOpen is fileSystem.keepOpen for a name that is about to lose its file behind the mount.
+func (m *Mount) keepOpen(c change) {
+	if !m.alive.Load() {
+		return
+	}
+	f := m.fs
+	f.mu.Lock()
+	d := f.byPath[c.dir]
+	if d == nil {
+		f.mu.Unlock()
+		return
+	}
+	id := d.known[c.name]
+	if d.names != nil {
+		id = f.table.Find(d.names, c.name)
+	}
+	n := f.table.Get(id)
+	last := n != nil && !n.Is(inode.Linked)
+	f.mu.Unlock()
+	if last {
+		f.keepOpen(id)
+	}
+}

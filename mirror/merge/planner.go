@@ -161,8 +161,10 @@ func (p *Planner) Finish() (Plan, error) {
 	if p.plan.Resync {
 		return Plan{Resync: true}, nil
 	}
-	p.plan.sort()
-	return p.plan, nil
+	out := p.plan
+	p.fresh, p.rule, p.plan = fresh{}, nil, Plan{} // a caller may keep p longer than it needs to
+	out.sort()
+	return out, nil
 }
 
 // check refuses what would be an assertion in Dovecot, and what no mailbox can hold.

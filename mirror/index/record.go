@@ -59,12 +59,10 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// checksum begins with a value that is another for each kind and mailbox, so that equal records of two do not have one sum.
 func checksum(kind byte, box uint32, key, payload []byte) uint32 {
-	var place [5]byte
-	place[0] = kind
-	binary.BigEndian.PutUint32(place[1:], box)
-	sum := crc32.Update(0, castagnoli, place[:])
-	sum = crc32.Update(sum, castagnoli, key)
+	const spread = 0x9e3779b1 // odd, near 2^32 divided by the golden ratio: kinds do not meet the numbers of mailboxes
+	sum := crc32.Update(uint32(kind)*spread^box, castagnoli, key)
 	return crc32.Update(sum, castagnoli, payload)
 }
 

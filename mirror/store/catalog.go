@@ -10,7 +10,7 @@ import (
 // at, and what changed since when. It can always be rebuilt, at the price of a new epoch.
 type Catalog interface {
 	// View runs f on a consistent state; Update runs it as one durable transaction, undone if f fails. Update blocks other
-	// Updates. Values that iterators yield stay valid after f.
+	// Updates. Values that iterators yield stay valid after f. Whoever is in one must not begin another.
 	View(f func(CatalogTx) error) error
 	Update(f func(CatalogTx) error) error
 	// Epoch is a random number that was drawn when the catalog was made.
@@ -24,9 +24,9 @@ type CatalogTx interface {
 	Mailboxes() iter.Seq2[MailboxRecord, error]
 	Mailbox(mail.MailboxGUID) (MailboxRecord, bool, error)
 	PutMailbox(MailboxRecord) error
-	// DropMailbox forgets a mailbox with its messages, log and attributes.
+	// DropMailbox forgets a mailbox with its messages, log and values: those in buckets whose name ends in its GUID.
 	DropMailbox(mail.MailboxGUID) error
-	// Rekey moves everything known of a mailbox to another GUID.
+	// Rekey moves everything known of a mailbox to another GUID, its buckets of values too.
 	Rekey(from, to mail.MailboxGUID) error
 
 	// Messages yields the records above a UID by ascending UID.
@@ -43,18 +43,18 @@ type CatalogTx interface {
 
 	// Values is a small space of values by bucket and key, for what belongs to the store as a whole (deletions, last common
 	// states, attributes, the place in the journal).
-	Value(bucket, key string) ([]byte, error) // nil if there is none
-	SetValue(bucket, key string, value []byte) error
-	Values(bucket string) iter.Seq2[string, []byte] // by ascending key
+	Value(bucket, key string) ([]byte, error)        // nil if there is none
+	SetValue(bucket, key string, value []byte) error // nil removes it
+	Values(bucket string) iter.Seq2[string, []byte]  // by ascending key
 }
 
 // MailboxRecord is what is known of one mailbox.
 type MailboxRecord struct {
 	Name      mail.Name
 	Status    mail.Status
-	Renamed   int64 // seconds; 0 unknown
-	LogStart  mail.ModSeq
-	Signature []byte // the adapter's own: how the mailbox's files looked when last read
+	Renamed   int64       // seconds; 0 unknown
+	LogStart  mail.ModSeq // the log holds every change above it
+	Signature []byte      // the adapter's own: how the mailbox's files looked when last read
 }
 
 // MessageRecord is what is known of one message.

@@ -56,20 +56,29 @@ func checkBatch(batch store.Batch) error {
 }
 
 func (w *writer) apply(batch store.Batch) {
-	w.identify(batch.UIDValidity, batch.Realign)
+	s := &w.b.status
+	if batch.Restart { // the UIDs of what is expunged may be wanted by what stays
+		w.expungeAll(batch)
+	}
+	w.identify(batch)
 	for _, c := range batch.Deltas {
 		w.changeFlags(c)
 	}
-	for _, e := range batch.Expunges {
-		w.expunge(e)
+	if !batch.Restart {
+		w.expungeAll(batch)
 	}
 	for _, add := range batch.Adds {
-		w.add(add)
+		w.add(add, batch.Restart)
 	}
-	s := &w.b.status
 	s.UIDNext = max(s.UIDNext, batch.UIDNext)
 	s.FirstRecent = max(s.FirstRecent, batch.FirstRecent)
 	s.HighestModSeq = max(s.HighestModSeq, batch.HighestModSeq)
+}
+
+func (w *writer) expungeAll(batch store.Batch) {
+	for _, e := range batch.Expunges {
+		w.expunge(e)
+	}
 }
 
 // present returns the message of uid if it is there, and else reports it.
@@ -91,18 +100,44 @@ func (w *writer) log(kind store.LogKind, uid mail.UID, e store.LogEntry, min mai
 	return w.b.record(e, min)
 }
 
-// identify gives the mailbox a new UIDVALIDITY and messages new UIDs and GUIDs. Under a new UIDVALIDITY the UIDs may be any,
-// UIDNEXT starts anew, and the log, which speaks of the old ones, is void.
-func (w *writer) identify(validity mail.UIDValidity, realign []store.Realign) {
-	fresh := validity != 0 && validity != w.b.status.UIDValidity
-	if fresh {
-		w.d.validity, w.b.status.UIDValidity = validity, validity
+// identify gives the mailbox a new UIDVALIDITY and messages new UIDs and GUIDs. Under a new UIDVALIDITY, or with Restart,
+// the UIDs may be any free ones, and the log, which speaks of the old ones, is void. Restart also makes UIDNEXT start anew.
+func (w *writer) identify(batch store.Batch) {
+	anew := batch.Restart
+	if batch.UIDValidity != 0 && batch.UIDValidity != w.b.status.UIDValidity {
+		w.d.validity, w.b.status.UIDValidity = batch.UIDValidity, batch.UIDValidity
+		anew = true
 	}
-	type rename struct {
-		msg  *message
-		want mail.UID
+	moves := w.takeOut(batch.Realign)
+	if batch.Restart {
+		w.b.status.UIDNext, w.b.status.FirstRecent = 1, 1
+		if n := len(w.b.messages); n > 0 {
+			w.b.status.UIDNext = w.b.messages[n-1].UID + 1
+		}
 	}
-	var renames []rename
+	for _, m := range moves {
+		if !anew {
+			w.log(store.LogExpunge, m.msg.UID, store.LogEntry{GUID128: m.msg.GUID.Hash128()}, 0)
+		}
+		msg := *m.msg
+		msg.UID = w.assign(m.want, anew)
+		msg.ModSeq = w.log(store.LogAppend, msg.UID, store.LogEntry{}, 0)
+		w.b.put(&msg)
+	}
+	if anew {
+		w.b.tick(0)
+		w.b.dropLog()
+	}
+}
+
+// move is a message on its way to another UID.
+type move struct {
+	msg  *message
+	want mail.UID
+}
+
+// takeOut gives new GUIDs and takes the messages with new UIDs out of the mailbox, so that they can change places.
+func (w *writer) takeOut(realign []store.Realign) (moves []move) {
 	for _, r := range realign {
 		msg, _ := w.present(r.UID)
 		if msg == nil {
@@ -112,32 +147,13 @@ func (w *writer) identify(validity mail.UIDValidity, realign []store.Realign) {
 			msg = w.setGUID(msg, r.NewGUID)
 		}
 		if r.NewUID != 0 && r.NewUID != r.UID {
-			renames = append(renames, rename{msg, r.NewUID})
+			moves = append(moves, move{msg, r.NewUID})
 		}
 	}
-	for _, r := range renames {
-		w.b.drop(r.msg.UID)
+	for _, m := range moves {
+		w.b.drop(m.msg.UID)
 	}
-	if fresh {
-		w.b.status.UIDNext = 1
-		if n := len(w.b.messages); n > 0 {
-			w.b.status.UIDNext = w.b.messages[n-1].UID + 1
-		}
-	}
-	for _, r := range renames {
-		if !fresh {
-			w.log(store.LogExpunge, r.msg.UID, store.LogEntry{GUID128: r.msg.GUID.Hash128()}, 0)
-		}
-		uid := w.assign(r.want, fresh)
-		m := *r.msg
-		m.UID = uid
-		m.ModSeq = w.log(store.LogAppend, uid, store.LogEntry{}, 0)
-		w.b.put(&m)
-	}
-	if fresh {
-		w.b.tick(0)
-		w.b.dropLog()
-	}
+	return moves
 }
 
 func (w *writer) setGUID(msg *message, guid mail.GUID) *message {
@@ -206,7 +222,7 @@ func (w *writer) expunge(e store.Expunge) {
 	w.b.drop(e.UID)
 }
 
-func (w *writer) add(add store.Add) {
+func (w *writer) add(add store.Add, anyFree bool) {
 	content, ok := w.source(add)
 	if !ok {
 		w.vanished(add.Message.UID)
@@ -225,7 +241,7 @@ func (w *writer) add(add store.Add) {
 		received: m.Received, saved: m.Saved, uidl: m.POP3UIDL, order: m.POP3Order,
 	}
 	w.d.files[base] = f
-	msg := messageOf(base, f, w.assign(m.UID, false))
+	msg := messageOf(base, f, w.assign(m.UID, anyFree))
 	msg.ModSeq = w.log(store.LogAppend, msg.UID, store.LogEntry{}, m.ModSeq)
 	w.b.put(msg)
 }

@@ -408,6 +408,47 @@ var applyCases = map[string]func(*testing.T, *suite){
 			s.quiet(t)
 		}
 	},
+	"Restart/the UIDs start anew": func(t *testing.T, s *suite) {
+		s.create(t, work, guidA)
+		s.save(t, work, "peer", sample(3), sample(5), sample(7), sample(90))
+		m := s.open(t, work)
+		since := m.Status().HighestModSeq
+		added := sample(4)
+		r := applyTo(t, m, store.Batch{
+			Origin: "peer", UIDValidity: 815, Restart: true,
+			Realign:  []store.Realign{{UID: 5, NewUID: 3}, {UID: 7, NewUID: 5}},
+			Expunges: []store.Expunge{{UID: 3, GUID: guidOf(3)}, {UID: 90, GUID: guidOf(90)}},
+			Adds:     []store.Add{{Message: added, Staged: stage(t, m, added, textOf(added))}},
+			UIDNext:  10, FirstRecent: 2,
+		})
+		if !r.Changed || len(r.Vanished)+len(r.Reassigned) > 0 || r.Status.UIDValidity != 815 || r.Status.UIDNext != 10 ||
+			r.Status.Messages != 3 || r.Status.HighestModSeq <= since {
+			t.Errorf("result %+v", r)
+		}
+		for range 2 {
+			want := map[mail.UID]mail.UID{3: 5, 4: 4, 5: 7} // new to old
+			all := s.messages(t, work)
+			if len(all) != len(want) {
+				t.Fatalf("messages %+v", all)
+			}
+			for _, m := range all {
+				if old := want[m.UID]; m.GUID != guidOf(old) || s.content(t, work, m.UID) != bodyOf(textOf(sample(old))) {
+					t.Errorf("UID %d is %+v, should be the old %d", m.UID, m, old)
+				}
+			}
+			if st := s.node(t, work).Status; st != r.Status {
+				t.Errorf("status %+v, the result said %+v", st, r.Status)
+			}
+			s.reopen(t)
+			s.quiet(t)
+		}
+		if c, ok := s.changes(t, work, since, ""); ok && len(c) == 0 {
+			t.Error("the log claims that nothing changed")
+		}
+		if m, _ := s.deliver(t, work, "next"); m.UID != 10 {
+			t.Errorf("the next mail got UID %d", m.UID)
+		}
+	},
 	"Realign/under the same UIDVALIDITY UIDs move up": func(t *testing.T, s *suite) {
 		s.create(t, work, guidA)
 		one := sample(1)

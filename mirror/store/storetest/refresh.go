@@ -280,6 +280,22 @@ var refreshCases = map[string]func(*testing.T, *suite){
 			t.Errorf("the log claims to reach back to 1, without the expunge: %+v", c)
 		}
 	},
+	"Refresh/a dry run notices and a real one makes it so": func(t *testing.T, s *suite) {
+		s.Outside.Deliver(t, mail.Inbox, bodyOf("one"), base)
+		if r := s.refreshWith(t, store.RefreshOptions{DryRun: true}); r.Added != 1 {
+			t.Errorf("report %+v of the dry run", r)
+		}
+		if all := s.messages(t, mail.Inbox); len(all) != 1 {
+			t.Errorf("messages after the dry run %+v", all)
+		}
+		s.reopen(t)
+		s.refresh(t)
+		all := s.messages(t, mail.Inbox)
+		if len(all) != 1 || s.content(t, mail.Inbox, all[0].UID) != bodyOf("one") {
+			t.Errorf("messages %+v", all)
+		}
+		s.quiet(t)
+	},
 	"Refresh/a cancelled context stops it": func(t *testing.T, s *suite) {
 		s.Outside.Deliver(t, mail.Inbox, bodyOf("one"), base)
 		if _, err := s.store.Refresh(cancelled(t), store.RefreshOptions{}); err == nil {

@@ -51,22 +51,32 @@ type Stop struct {
 	Cause Cause
 }
 
-// Error says which losses stop the run, in the order in which they were judged.
+// Error says which losses stop the run, in the order in which they were given but for small mailboxes, which come last.
 type Error struct {
 	Stops []Stop
 }
 
 // Judge returns nil if all losses may count as expunges, else an [*Error]. Mailboxes named or marked as trash or junk are
-// expected to be emptied; only their disappearance is judged.
+// expected to be emptied; only their disappearance is judged. Mailboxes of fewer than ten mails that vanished as a whole may
+// have MaxMissingMails together: a store of many small ones can vanish too.
 func Judge(losses []Loss, p Policy) error {
-	var stops []Stop
+	var stops, small []Stop
+	smallMails := 0
 	for _, l := range losses {
 		if p.Allow != nil && p.Allow(l.Mailbox) {
 			continue
 		}
-		if c := p.judge(l); c != 0 {
+		switch c := p.judge(l); {
+		case c == 0:
+		case (c == All || c == Gone) && l.Known < emptied:
+			small = append(small, Stop{Loss: l, Cause: c})
+			smallMails += l.Known
+		default:
 			stops = append(stops, Stop{Loss: l, Cause: c})
 		}
+	}
+	if smallMails > p.MaxMissingMails {
+		stops = append(stops, small...)
 	}
 	if len(stops) == 0 {
 		return nil
@@ -74,16 +84,16 @@ func Judge(losses []Loss, p Policy) error {
 	return &Error{Stops: stops}
 }
 
+// judge returns what is wrong with a loss, were its mailbox large enough.
 func (p Policy) judge(l Loss) Cause {
 	switch {
-	case l.Gone:
-		if l.Known >= emptied {
-			return Gone
-		}
+	case l.Known == 0:
 		return 0
+	case l.Gone:
+		return Gone
 	case Disposable(l.Mailbox) || p.Exempt != nil && p.Exempt(l.Mailbox):
 		return 0
-	case l.Missing >= l.Known && l.Known >= emptied:
+	case l.Missing >= l.Known:
 		return All
 	case l.Missing > p.MaxMissingMails && int64(l.Missing)*100 > int64(l.Known)*int64(p.MaxMissingPercent):
 		return TooMany

@@ -46,7 +46,7 @@ func TestJudge(t *testing.T) {
 			policy: func(p *guard.Policy) { p.Allow = named("Work") }, want: guard.All,
 		},
 		{
-			name: "nothing may be missing", loss: guard.Loss{Mailbox: "INBOX", Known: 1000, Missing: 1},
+			name: "no limits", loss: guard.Loss{Mailbox: "INBOX", Known: 1000, Missing: 1},
 			policy: func(p *guard.Policy) { p.MaxMissingPercent, p.MaxMissingMails = 0, 0 }, want: guard.TooMany,
 		},
 	} {
@@ -70,6 +70,20 @@ func TestJudge(t *testing.T) {
 				t.Errorf("stops %+v, want cause %d", stop.Stops, c.want)
 			}
 		})
+	}
+}
+
+func TestAStoreOfSmallMailboxesVanishes(t *testing.T) {
+	var losses []guard.Loss
+	for _, name := range []mail.Name{"A", "B", "C", "D", "E", "F"} {
+		losses = append(losses, guard.Loss{Mailbox: name, Known: 9, Missing: 9, Gone: true})
+	}
+	if err := guard.Judge(losses[:5], guard.DefaultPolicy()); err != nil {
+		t.Errorf("45 mails stopped: %v", err)
+	}
+	var stop *guard.Error
+	if err := guard.Judge(losses, guard.DefaultPolicy()); !errors.As(err, &stop) || len(stop.Stops) != 6 {
+		t.Errorf("54 mails: %v", err)
 	}
 }
 

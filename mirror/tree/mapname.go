@@ -15,7 +15,7 @@ import (
 // Mapper makes local names of names that a peer sent part by part. What it returns always passes [mail.Name.Check] and is a
 // function of its input alone. The zero value maps for a store with '/' as its separator.
 type Mapper struct {
-	Separator byte   // of the local store; it cannot stand inside of a part there
+	Separator byte   // of the local store, a punctuation character; it cannot stand inside of a part there
 	AltChar   string // replacement for what a part cannot hold; "_" if empty or unusable
 	PartMax   int    // longest part in bytes, in UTF-8 and in modified UTF-7; 0: [mail.MaxNamePart]
 
@@ -38,7 +38,7 @@ func (m Mapper) Map(parts []string) mail.Name {
 	for i, part := range parts {
 		mapped[i] = m.part(part, i == 0)
 	}
-	return fit(mail.JoinName(mapped...).FoldInbox())
+	return m.fit(mail.JoinName(mapped...).FoldInbox())
 }
 
 // MapAll maps all names of a tree so that different ones stay different: where several become one, those that the mapping had
@@ -72,7 +72,7 @@ func (m Mapper) MapAll(names [][]string) []mail.Name {
 
 // tagged puts a hash of the original behind the name.
 func (m Mapper) tagged(name mail.Name, original string) mail.Name {
-	return fit(name.Parent().Child(m.shorten(name.Base(), string(name)+"\x00"+original, true)))
+	return m.fit(name.Parent().Child(m.shorten(name.Base(), string(name)+"\x00"+original, true)))
 }
 
 // part makes one part valid for the store.
@@ -89,13 +89,21 @@ func (m Mapper) part(part string, first bool) string {
 	}
 	part = b.String()
 	if part == "" || part == "." || part == ".." || first && part[0] == '~' || m.Refuse != nil && m.Refuse(part) {
-		part = "_" + part
+		part = m.mark("_", "-") + part
 	}
 	return m.shorten(part, part, false)
 }
 
 func (m Mapper) holds(r rune) bool {
 	return r >= 0x20 && r != 0x7f && r != '/' && (r != rune(m.Separator) || r >= utf8.RuneSelf)
+}
+
+// mark returns first, or second if first is the separator of the store.
+func (m Mapper) mark(first, second string) string {
+	if m.holds(rune(first[0])) {
+		return first
+	}
+	return second
 }
 
 func (m Mapper) alt() string {
@@ -124,7 +132,7 @@ func (m Mapper) shorten(part, id string, always bool) string {
 		_, n := utf8.DecodeLastRuneInString(part)
 		part = part[:len(part)-n]
 	}
-	return part + "-" + shortHash(id)
+	return part + m.mark("-", "_") + shortHash(id)
 }
 
 func shortHash(s string) string {
@@ -157,11 +165,11 @@ func storedLength(s string) int {
 }
 
 // fit cuts a name that is too long as a whole: the levels that do not fit become one that holds their hash.
-func fit(name mail.Name) mail.Name {
+func (m Mapper) fit(name mail.Name) mail.Name {
 	const room = mail.MaxName - tagLength - 1
 	if len(name) <= mail.MaxName {
 		return name
 	}
 	cut := strings.LastIndexByte(string(name[:room+1]), '/')
-	return name[:cut].Child("_" + shortHash(string(name)))
+	return name[:cut].Child(m.mark("_", "-") + shortHash(string(name)))
 }

@@ -1,7 +1,6 @@
 package tree
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 
@@ -10,25 +9,21 @@ import (
 	"dsyncfs/mirror/mail"
 )
 
-// source yields the choices of a random tree: a number in [0, n).
-type source func(n int) int
-
-func rapidSource(t *rapid.T) source {
-	return func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
-}
-
-func guid(n int) mail.MailboxGUID {
-	return mail.MailboxGUID{0: byte(n), 15: 1}
-}
-
-// world makes two trees over few names and few GUIDs, so that everything collides with everything.
+// world makes trees over few names and few GUIDs, so that everything collides with everything.
 type world struct {
-	pick  source
+	pick  func(n int) int // a number in [0, n)
 	guids int
 	inbox bool
 }
 
-func (w world) tree(prefix mail.Name) ([]mail.Mailbox, []mail.Deletion) {
+func drawWorld(t *rapid.T) world {
+	pick := func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "n") }
+	return world{pick: pick, guids: []int{5, 10, 20}[pick(3)], inbox: pick(2) == 0}
+}
+
+// tree makes one side, with all nodes below prefix: depth up to 4, 1 to 3 children, times 0 to 9.
+func (w world) tree(t tester, prefix mail.Name) *Tree {
+	t.Helper()
 	free := make([]int, w.guids)
 	for i := range free {
 		free[i] = i + 1
@@ -51,7 +46,11 @@ func (w world) tree(prefix mail.Name) ([]mail.Mailbox, []mail.Deletion) {
 		}
 	}
 	grow(prefix, 1)
-	return nodes, w.deletions(nodes, free)
+	tree, err := New(nodes, w.deletions(nodes, free), '/')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree
 }
 
 func (w world) node(name mail.Name, free *[]int) mail.Mailbox {
@@ -85,127 +84,177 @@ func (w world) deletions(nodes []mail.Mailbox, free []int) []mail.Deletion {
 		if w.pick(2) == 0 {
 			kind = mail.Unsubscribed
 		}
-		gone := func(box mail.Mailbox) bool {
+		there := func(box mail.Mailbox) bool {
 			return box.Name == name && (box.Existence == mail.Exists || kind == mail.Unsubscribed && box.Subscribed)
 		}
-		if !slices.ContainsFunc(nodes, gone) {
+		if !slices.ContainsFunc(nodes, there) {
 			records = append(records, mail.Deletion{Kind: kind, ID: name.NameHash('/'), Time: int64(w.pick(10))})
 		}
 	}
 	return records
 }
 
-func mustNew(t testing.TB, nodes []mail.Mailbox, deletions []mail.Deletion) *Tree {
+// checkTwoWay holds what is true of every two-way synchronisation and returns the results of both sides.
+func checkTwoWay(t tester, a, b *Tree, o Options) (ra, rb Result) {
 	t.Helper()
-	tree, err := New(nodes, deletions, '/')
+	mirrored := o
+	mirrored.GUIDs = []GUIDRule{GreaterGUID: GreaterGUID, LocalGUID: RemoteGUID, RemoteGUID: LocalGUID}[o.GUIDs]
+	beforeA, beforeB := a.String(), b.String()
+	ra, rb = mustSync(t, a, b, TwoWay, o), mustSync(t, b, a, TwoWay, mirrored)
+	if a.String() != beforeA || b.String() != beforeB {
+		t.Fatalf("Sync changed its arguments")
+	}
+	if d := ra.Local.Diff(ra.Remote); d != "" {
+		t.Fatalf("the sides end differently: %s%s", d, report(a, b, ra, rb))
+	}
+	if d := ra.Local.Diff(rb.Local); d != "" {
+		t.Fatalf("not symmetric: %s%s", d, report(a, b, ra, rb))
+	}
+	checkExecution(t, a, ra)
+	checkExecution(t, b, rb)
+	checkNothingLost(t, a, b, o, ra, rb)
+
+	// The next round finds nothing to do, whether the deletion records are still there or not.
+	for _, next := range [][2]*Tree{
+		{withDeletions(ra.Local, nil), withDeletions(rb.Local, nil)},
+		{withDeletions(ra.Local, a.deletions), withDeletions(rb.Local, b.deletions)},
+	} {
+		again := mustSync(t, next[0], next[1], TwoWay, o)
+		if len(again.Changes) > 0 || again.Local.Diff(again.Remote) != "" {
+			t.Fatalf("second sync: %s%s", script(again.Changes), report(a, b, ra, rb))
+		}
+	}
+	return ra, rb
+}
+
+// checkBackup holds what is true of every backup and returns the result of the destination.
+func checkBackup(t tester, source, dest *Tree, o Options) Result {
+	t.Helper()
+	rs, rd := mustSync(t, source, dest, PreserveLocal, o), mustSync(t, dest, source, PreserveRemote, o)
+	if len(rs.Changes) > 0 || !rs.Local.Equal(source) || !rd.Remote.Equal(source) {
+		t.Fatalf("the source changes%s", report(source, dest, rs, rd))
+	}
+	if d := rs.Remote.Diff(rd.Local); d != "" {
+		t.Fatalf("the source expects something else of the destination: %s%s", d, report(source, dest, rs, rd))
+	}
+	checkExecution(t, dest, rd)
+	srcInbox, _ := source.Lookup(mail.Inbox)
+	destInbox, _ := dest.Lookup(mail.Inbox)
+	keptInbox := srcInbox.Status.GUID.IsZero() && !destInbox.Status.GUID.IsZero()
+	if d := rd.Local.Diff(source); d != "" && !keptInbox {
+		t.Fatalf("the destination differs from the source: %s%s", d, report(source, dest, rs, rd))
+	}
+	for _, c := range rd.Changes {
+		if c.Op == Delete && c.Witnessed != source.witnessed(c.GUID) {
+			t.Fatalf("%s: witnessed %v%s", c, c.Witnessed, report(source, dest, rs, rd))
+		}
+	}
+	again := mustSync(t, withDeletions(rd.Local, dest.deletions), source, PreserveRemote, o)
+	if len(again.Changes) > 0 {
+		t.Fatalf("second backup: %s%s", script(again.Changes), report(source, dest, rs, rd))
+	}
+	return rd
+}
+
+func mustSync(t tester, local, remote *Tree, mode Mode, o Options) Result {
+	t.Helper()
+	r, err := Sync(local, remote, mode, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tree
+	return r
 }
 
-// withDeletions is the tree a side comes with to the next round: it still has its deletion records.
+// withDeletions is the tree a side comes with to the next round.
 func withDeletions(t *Tree, deletions []mail.Deletion) *Tree {
 	c := t.clone()
 	c.deletions = deletions
 	return c
 }
 
-// TestMain-like stress is in TestSyncLongRun.
-func checkPair(t tester, a, b *Tree, o Options) {
-	mirrored := o
-	mirrored.GUIDs = []GUIDRule{GreaterGUID, RemoteGUID, LocalGUID}[o.GUIDs]
-	beforeA, beforeB := a.String(), b.String()
-	ab, err := Sync(a, b, TwoWay, o)
+func checkExecution(t tester, before *Tree, r Result) {
+	t.Helper()
+	after, err := Apply(before, r.Changes)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%v\nof: %s\non: %s", err, script(r.Changes), words(before))
 	}
-	ba, err := Sync(b, a, TwoWay, mirrored)
-	if err != nil {
-		t.Fatal(err)
+	if d := after.Diff(r.Local); d != "" {
+		t.Fatalf("executing %s\non %s\nends differently: %s", script(r.Changes), words(before), d)
 	}
-	fail := func(format string, args ...any) {
-		t.Helper()
-		t.Fatalf("%s\n--- a\n%s\n%v\n--- b\n%s\n%v\n--- changes of a\n%v\n--- changes of b\n%v", fmt.Sprintf(format, args...), a, a.deletions, b, b.deletions, ab.Changes, ba.Changes)
+	for box := range r.Local.All() {
+		if err := box.Name.Check(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if a.String() != beforeA || b.String() != beforeB {
-		fail("Sync changed its arguments")
-	}
-	if d := ab.Local.Diff(ab.Remote); d != "" {
-		fail("both sides differ: %s", d)
-	}
-	if d := ab.Local.Diff(ba.Local); d != "" {
-		fail("not symmetric: %s", d)
-	}
-	if ab.Settled {
-		settledCount++
-	}
-	runs++
+}
+
+// checkNothingLost: a mailbox is deleted only where a record says so, and with that only once. Another GUID is a conflict.
+func checkNothingLost(t tester, a, b *Tree, o Options, ra, rb Result) {
+	t.Helper()
 	for _, side := range []struct {
-		from *Tree
-		r    Result
-	}{{a, ab}, {b, ba}} {
-		after, err := Apply(side.from, side.r.Changes)
-		if err != nil {
-			fail("%v", err)
-		}
-		if d := after.Diff(side.r.Local); d != "" {
-			fail("executed changes: %s", d)
-		}
-		for box := range side.r.Local.All() {
-			if err := box.Name.Check(); err != nil {
-				fail("%v", err)
+		t, other *Tree
+		r        Result
+	}{{a, b, ra}, {b, a, rb}} {
+		renamed := make(map[mail.MailboxGUID]mail.MailboxGUID)
+		for _, c := range side.r.Changes {
+			switch {
+			case c.Op == SetGUID:
+				renamed[c.Was] = c.GUID
+			case c.Op == Delete && (!c.Witnessed || !side.other.witnessed(c.GUID)):
+				t.Fatalf("%s without a record%s", c, report(a, b, ra, rb))
 			}
 		}
-	}
-	for _, deletions := range []bool{false, true} {
-		l, r := withDeletions(ab.Local, nil), withDeletions(ab.Remote, nil)
-		if deletions {
-			l, r = withDeletions(ab.Local, a.deletions), withDeletions(ab.Remote, b.deletions)
-		}
-		again, err := Sync(l, r, TwoWay, o)
-		if err != nil {
-			fail("second sync: %v", err)
-		}
-		if len(again.Changes) > 0 || again.Local.Diff(again.Remote) != "" {
-			fail("second sync (deletions %v) plans %v", deletions, again.Changes)
-		}
-	}
-	for _, in := range []*Tree{a, b} {
-		for _, box := range in.Mailboxes() {
-			_, kept := ab.Local.ByGUID(box.Status.GUID)
+		for _, box := range side.t.Mailboxes() {
 			g := box.Status.GUID
-			conflict := slices.ContainsFunc(ab.Conflicts, func(c Conflict) bool { return c.Local == g || c.Remote == g })
-			if !kept && !conflict && !a.witnessed(g) && !b.witnessed(g) {
-				fail("%q lost", string(box.Name))
+			for next, ok := renamed[g]; ok; next, ok = renamed[g] {
+				delete(renamed, g)
+				g = next
+			}
+			if _, kept := side.r.Local.ByGUID(g); !kept && !side.other.witnessed(box.Status.GUID) {
+				t.Fatalf("%q is lost%s", string(box.Name), report(a, b, ra, rb))
 			}
 		}
 	}
 }
 
-var runs, settledCount int
-
-func TestSyncProperties(t *testing.T) {
+func TestTwoWayProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := world{pick: rapidSource(t), guids: 20, inbox: rapid.Bool().Draw(t, "inbox")}
-		an, ad := w.tree("")
-		bn, bd := w.tree("")
-		a, err := New(an, ad, '/')
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := New(bn, bd, '/')
-		if err != nil {
-			t.Fatal(err)
-		}
-		checkPair(t, a, b, Options{GUIDs: GUIDRule(w.pick(3))})
+		w := drawWorld(t)
+		checkTwoWay(t, w.tree(t, ""), w.tree(t, ""), Options{GUIDs: GUIDRule(w.pick(3))})
 	})
-	t.Log(runs, settledCount)
 }
 
-// tester is what a *testing.T and a *rapid.T have in common.
-type tester interface {
-	Helper()
-	Fatal(args ...any)
-	Fatalf(format string, args ...any)
+func TestTwoWayPropertiesBelowAPrefix(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		prefix := []mail.Name{"mail", "INBOX", "mail/box"}[w.pick(3)]
+		checkTwoWay(t, w.tree(t, prefix), w.tree(t, prefix), Options{Fixed: []mail.Name{prefix}})
+	})
+}
+
+func TestTwoWayKeepsWhatHasNewMail(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		a, b := w.tree(t, ""), w.tree(t, "")
+		keep := func(box mail.Mailbox) bool { return box.Status.GUID[0]%2 == 0 }
+		ra, _ := checkTwoWay(t, a, b, Options{Keep: keep})
+		for _, c := range ra.Changes {
+			if c.Op == Delete && c.GUID[0]%2 == 0 {
+				t.Fatalf("%s has new mail", c)
+			}
+		}
+	})
+}
+
+func TestBackupProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		adopt := w.pick(2) == 0
+		r := checkBackup(t, w.tree(t, ""), w.tree(t, ""), Options{Adopt: adopt})
+		for _, c := range r.Changes {
+			if c.Op == Delete && c.Replaced && adopt {
+				t.Fatalf("%s instead of adopting it", c)
+			}
+		}
+	})
 }

@@ -16,13 +16,12 @@ const (
 	tempNameMax   = 100
 )
 
-// settleNames carries out deletions and renames until every mailbox that both sides have is called the same on both. It reports
-// false when more than limit steps did not lead there.
-func (s *syncer) settleNames(limit int) bool {
+// settleNames carries out deletions and renames until every mailbox that both sides have is called the same on both. It
+// reports false when that takes more steps than three for each node: some renames of both sides run in circles.
+func (s *syncer) settleNames() bool {
 	s.markDeletions()
-	s.localWins = s.mode == PreserveLocal || s.mode == TwoWay && s.wins(s.local, s.remote)
-	steps := 0
-	for range max(limit, 1) {
+	limit := 3 * (s.local.count() + s.remote.count())
+	for steps := 0; steps <= limit; steps++ {
 		s.deleteMarked(s.remote)
 		s.deleteMarked(s.local)
 		inheritTimes(&s.local.root, 0)
@@ -40,18 +39,6 @@ func (s *syncer) settleNames(limit int) bool {
 	return false
 }
 
-// wins decides between two whole trees: the later rename, then the order of the GUIDs.
-func (s *syncer) wins(a, b *Tree) bool {
-	latest := func(t *Tree) (ts int64) {
-		t.root.walk(func(n *node) { ts = max(ts, n.box.Renamed) })
-		return ts
-	}
-	if ta, tb := latest(a), latest(b); ta != tb {
-		return ta > tb
-	}
-	return compareSiblings(a.root.children, b.root.children) < 0
-}
-
 // inheritTimes makes a node at least as recently renamed as its parent.
 func inheritTimes(n *node, ts int64) {
 	n.ts = max(n.ts, ts)
@@ -66,9 +53,9 @@ func (s *syncer) renameBelow(l, r *node) bool {
 	for i, j := 0, 0; i < len(l.children) || j < len(r.children); i, j = i+1, j+1 {
 		switch {
 		case i == len(l.children) || j < len(r.children) && r.children[j].part < l.children[i].part:
-			l.ensure(r.children[j].part)
+			l.ensure(r.children[j].part).temp = r.children[j].temp
 		case j == len(r.children) || l.children[i].part < r.children[j].part:
-			r.ensure(l.children[i].part)
+			r.ensure(l.children[i].part).temp = l.children[i].temp
 		}
 		lc, rc := l.children[i], r.children[j]
 		if s.renamePair(lc, rc) || s.renameBelow(lc, rc) {
@@ -120,8 +107,8 @@ func (s *syncer) renameLater(l1, r1, l2, r2 *node) bool {
 	if s.fixed(l1) || s.fixed(r1) || s.fixed(l2) || s.fixed(r2) {
 		return false
 	}
-	localWins := s.localWins
-	if s.mode == TwoWay && !s.oneSide {
+	localWins := s.mode == PreserveLocal
+	if s.mode == TwoWay {
 		lt, rt := renameTime(l1, l2), renameTime(r1, r2)
 		c := 0
 		if lt == rt {
@@ -182,10 +169,8 @@ func (s *syncer) move(t *Tree, n, o *node) {
 		return
 	}
 	occupant := parent.child(o.part)
-	if occupant != nil && occupant.onDisk() {
+	if occupant != nil {
 		s.toTemp(t, occupant, parent)
-	} else if occupant != nil {
-		occupant.detach()
 	}
 	s.relocate(t, n, parent, o.part)
 	if occupant != nil {
@@ -196,17 +181,22 @@ func (s *syncer) move(t *Tree, n, o *node) {
 
 // toTemp gives n a temporary name below parent.
 func (s *syncer) toTemp(t *Tree, n, parent *node) {
+	s.relocate(t, n, parent, n.tempPart(func(part string) bool { return parent.child(part) != nil }))
+	n.temp, n.ts = true, 0
+}
+
+// tempPart returns a temporary name for n that is not taken.
+func (n *node) tempPart(taken func(part string) bool) string {
 	prefix := n.part
 	if n.temp {
-		prefix, _ = cutLast(n.part, "-temp-")
+		prefix = prefix[:strings.LastIndexByte(prefix, '-')]
 	}
 	prefix = cutRunes(prefix, tempPrefixMax) + "-temp-"
-	part := ""
-	for i := 1; part == "" || parent.child(part) != nil; i++ {
-		part = fmt.Sprintf("%s%x", prefix, i)
+	for i := 1; ; i++ {
+		if part := fmt.Sprintf("%s%x", prefix, i); !taken(part) {
+			return part
+		}
 	}
-	s.relocate(t, n, parent, part)
-	n.temp, n.ts = true, 0
 }
 
 // relocate moves n below parent under a part that is free there.
@@ -216,13 +206,28 @@ func (s *syncer) relocate(t *Tree, n, parent *node, part string) {
 	n.part = part
 	parent.place(n)
 	change.To = n.name()
-	if n.onDisk() {
-		s.emit(t, change)
+	if n.onDisk() && t == s.local {
+		s.planRename(change)
 	}
 }
 
+// planRename adds a rename to the plan. One that goes on where the last one ended becomes one with it.
+func (s *syncer) planRename(c Change) {
+	if i := len(s.changes) - 1; i >= 0 && s.changes[i].Op == Rename && s.changes[i].To == c.Name {
+		switch first := &s.changes[i]; {
+		case first.Name == c.To:
+			s.changes = s.changes[:i]
+			return
+		case !c.To.IsBelow(first.Name) && !first.Name.IsBelow(c.To):
+			first.To = c.To
+			return
+		}
+	}
+	s.changes = append(s.changes, c)
+}
+
 // inheritSubscriptions gives to n the subscriptions of names that n's move took the place of. What is a mailbox keeps its
-// own; old may be detached.
+// own.
 func inheritSubscriptions(n, old *node) {
 	if old.isMailbox() {
 		return
@@ -277,7 +282,7 @@ func (s *syncer) dropDirectory(t *Tree, n *node) {
 }
 
 func (s *syncer) nameTemp(t *Tree, n *node) {
-	prefix, _ := cutLast(n.part, "-")
+	prefix := n.part[:strings.LastIndexByte(n.part, '-')]
 	id := n.guid().String()
 	if n.isDir() {
 		first := n.firstExisting()
@@ -323,13 +328,6 @@ func nextHex(s string) string {
 		}
 	}
 	return s + "1"
-}
-
-func cutLast(s, sep string) (before string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], true
-	}
-	return s, false
 }
 
 // cutRunes shortens s to at most n bytes without cutting a character.

@@ -69,12 +69,9 @@ type Conflict struct {
 // a name would get too long.
 func Sync(local, remote *Tree, mode Mode, o Options) (Result, error) {
 	s := newSync(local, remote, mode, o)
-	limit := 3 * (s.local.count() + s.remote.count())
-	if !s.settleNames(limit) {
-		// Nothing was executed yet: begin again, with the names of one side.
-		s = newSync(local, remote, mode, o)
-		s.oneSide = true
-		s.settled = s.settleNames(limit)
+	if !s.settleNames() {
+		s = newSync(local, remote, mode, o) // nothing was executed yet
+		s.takeNames()
 	}
 	if mode == TwoWay {
 		s.settleGUIDs()
@@ -96,8 +93,6 @@ type syncer struct {
 	local, remote *Tree // copies, being changed
 	changes       []Change
 	conflicts     []Conflict
-	localWins     bool // whose names count when the mode or oneSide decides
-	oneSide       bool // the timestamp rule is replaced by localWins
 	settled       bool
 }
 

@@ -73,7 +73,7 @@ func (e *ExitError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s ", e.Host, shorten(e.Command))
 	if e.Signal != "" {
-		fmt.Fprintf(&b, "was ended by SIG%s", e.Signal)
+		fmt.Fprintf(&b, "was ended by SIG%s", shorten(e.Signal))
 	} else {
 		fmt.Fprintf(&b, "ended with exit status %d", e.Status)
 	}

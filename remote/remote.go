@@ -45,7 +45,7 @@ type Session interface {
 // writes; Close may be called at any time from any.
 type Conn interface {
 	// Read reads the program's standard output. io.EOF means that the program closed it while the connection was
-	// whole; a lost connection is always an error of class ErrTransient, never io.EOF.
+	// whole (over ssh: it and standard error, for which sshd waits); a lost connection is always an error of class ErrTransient, never io.EOF.
 	//
 	// Write writes to its standard input. Both fail promptly after Close.
 	//

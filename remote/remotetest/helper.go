@@ -2,6 +2,7 @@ package remotetest
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -102,9 +103,9 @@ var helpers = map[string]func(args []string) (status int, err error){
 			syscall.Pause()
 		}
 	},
-	// halfopen closes its output, then reads a line and ends with the status written there.
+	// halfopen closes its output and standard error, then reads a line and ends with the status written there.
 	"halfopen": func([]string) (int, error) {
-		if err := os.Stdout.Close(); err != nil {
+		if err := errors.Join(os.Stdout.Close(), os.Stderr.Close()); err != nil {
 			return 0, err
 		}
 		line, err := bufio.NewReader(os.Stdin).ReadString('\n')

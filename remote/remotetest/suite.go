@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,8 +26,14 @@ const Patience = 20 * time.Second
 // programs' standard error.
 type Factory func(tb testing.TB, stderr func(line string)) remote.Dialer
 
+// Limit is something a transport cannot do.
+type Limit uint8
+
+// HidesSignals: the death of a program by a signal is told as status 255, as the ssh program does.
+const HidesSignals Limit = 1
+
 // Run checks that a transport keeps the contract of remote's ports. The test's package calls Main from its TestMain.
-func Run(t *testing.T, factory Factory) {
+func Run(t *testing.T, factory Factory, limits ...Limit) {
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *fixture)
@@ -50,7 +57,7 @@ func Run(t *testing.T, factory Factory) {
 		{"closing the session ends its programs", testSessionClose},
 		{"a closed session starts nothing", testClosedSession},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.run(t, newFixture(t, factory)) })
+		t.Run(c.name, func(t *testing.T) { c.run(t, newFixture(t, factory, limits)) })
 	}
 }
 
@@ -59,15 +66,16 @@ type fixture struct {
 	t       *testing.T
 	ctx     context.Context
 	session remote.Session
+	limits  []Limit
 
 	mu    sync.Mutex
 	lines []string
 }
 
-func newFixture(t *testing.T, factory Factory) *fixture {
+func newFixture(t *testing.T, factory Factory, limits []Limit) *fixture {
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	t.Cleanup(cancel)
-	f := &fixture{t: t, ctx: ctx}
+	f := &fixture{t: t, ctx: ctx, limits: limits}
 	session, err := factory(t, f.stderr).Dial(ctx)
 	if err != nil {
 		t.Fatalf("dial: %v", err)
@@ -282,7 +290,14 @@ func testKilled(t *testing.T, f *fixture) {
 	if err := equal(conn, data(0, n)); err != nil {
 		t.Errorf("what was written before the death: %v", err)
 	}
-	if exit := f.wantExit(conn); exit.Signal != "KILL" {
+	exit := f.wantExit(conn)
+	if slices.Contains(f.limits, HidesSignals) {
+		if exit.Status != 255 {
+			t.Errorf("status %d, want 255", exit.Status)
+		}
+		return
+	}
+	if exit.Signal != "KILL" {
 		t.Errorf("ended by signal %q, status %d", exit.Signal, exit.Status)
 	}
 }

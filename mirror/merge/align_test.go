@@ -64,6 +64,10 @@ func TestAlign(t *testing.T) {
 			local: "1 A|2 B b|3 C", remote: "1 A a|2 B|3 D", want: "", counts: "2 1 1",
 		},
 		{
+			name: "a GUID is enough where the winner's content is unknown", validity: 8,
+			local: "1 A a", remote: "2 A", want: "1>2", counts: "1 0 0",
+		},
+		{
 			name: "equal GUIDs of different contents are two mails", validity: 7,
 			local: "1 A a", remote: "1 A b", want: "1>1" + "61000000000000000000000000000000", counts: "0 1 1",
 		},

@@ -123,9 +123,6 @@ func (r *search) judge(c *item.Change, head *mail.Message) (verdict, error) {
 	if !expunge && !r.o.Filter.wantsRecord(c) || expunge && head == nil {
 		return skip, nil
 	}
-	if head == nil && c.UID >= r.o.LocalStatus.UIDNext {
-		return ended, nil
-	}
 	known, same, err := r.loggedExpunge(c)
 	switch {
 	case err != nil:

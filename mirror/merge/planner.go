@@ -33,7 +33,7 @@ type Absence uint8
 
 // The readings of absence.
 const (
-	// Expunge is Dovecot's: such a mail was expunged if its UID is below the highest one that both sides have.
+	// Expunged is Dovecot's: such a mail was expunged if its UID is below the highest one that both sides have or had.
 	Expunged Absence = iota
 	// Keep: nothing is known, so that both sides have the mail afterwards, under a new UID where UIDNEXT demands one.
 	Keep

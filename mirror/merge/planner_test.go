@@ -150,6 +150,17 @@ func TestPlans(t *testing.T) {
 			want: "x1",
 		},
 		{
+			name: "a common UID names the mail of an expunge well enough", options: merge.Options{HaveBase: true, Base: 2},
+			local: side{next: 3, changes: `s 1 A 1 - - 0|s 2 B 1 - - 0`}, remote: side{next: 3, changes: `e 1 ?`},
+			want: "x1",
+		},
+		{
+			name: "a request names a short GUID as the peer does", options: merge.Options{HaveBase: true, ShortGUIDs: true},
+			local:  side{next: 3, changes: `s 2 1767261602.M000003P1.example 1 - - 0`},
+			remote: side{next: 5, changes: `s 3 ` + short + ` 1 - - 0|s 4 ` + short + ` 1 - - 0`},
+			want:   "2>3 " + short + ":4=r3/c3",
+		},
+		{
 			name: "another mail under a common UID asks for a full round", options: merge.Options{HaveBase: true, Base: 2},
 			local: side{next: 3, changes: `s 1 A 9 2 - 2|s 2 B 1 - - 0`}, remote: side{next: 4, changes: `f 2 C 9 2 - 2|s 3 D 1 - - 0`},
 			want: "resync",

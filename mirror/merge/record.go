@@ -1,7 +1,9 @@
 package merge
 
-import "dsyncfs/mirror/mail"
-import "dsyncfs/mirror/item"
+import (
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+)
 
 // Logged is what a side's own log holds of one message: everything since the last common state put together, without what
 // came from the peer. It has to be what is also told to the peer.

@@ -55,6 +55,7 @@ type Handshake struct {
 	Dsyncfs      uint32   // version of the extension that this side speaks; 0: it is not a dsyncfs
 	Live         bool     // the sender would keep the connection after the round and watch its store
 	DryRun       bool     // the receiver says what it would do and does nothing
+	Verify       bool     // messages are described with everything that must be equal, and nothing is changed
 	AllowExpunge []string // mailboxes for which the user allowed a mass expunge; "*": all
 	Restore      []string // mailboxes whose missing mails are to be fetched back; "*": all
 	Boxes        []string // only these mailboxes (names with '/'); nil: all
@@ -72,7 +73,9 @@ type State struct {
 	ChangesDuringSync   bool
 
 	// Ours.
-	Epoch uint64 // of the index that LastCommonModSeq belongs to
+	Epoch         uint64      // of the index that LastCommonModSeq belongs to
+	UIDNext       mail.UID    // of the sender now
+	HighestModSeq mail.ModSeq // of the sender now, its own part in this mailbox done
 }
 
 // Node is one node of the mailbox tree.
@@ -110,7 +113,8 @@ type Mailbox struct {
 	HaveOnlyGUID128  bool // only GUIDs of 32 hex digits survive
 
 	// Ours.
-	NoBase bool // the sender knows no common state with this peer: contents are to be matched
+	NoBase bool             // the sender knows no common state with this peer: contents are to be matched
+	Digest mail.ContentHash // over the GUIDs of all messages, with NoBase: equal digests make matching contents needless; zero: not sent
 }
 
 // Attribute is one mailbox attribute (RFC 5464 metadata, Sieve scripts).
@@ -171,6 +175,7 @@ type Change struct {
 
 	// Ours.
 	Content mail.ContentHash // sent when contents are to be matched; zero: not sent
+	POP3    string           // "ORDER UIDL", only with Verify
 }
 
 // UnknownSize is what a Dovecot sends as virtual size when nobody asked for it.
@@ -200,9 +205,11 @@ type Finish struct {
 	RequireFullResync bool
 
 	// Ours.
-	Desync  bool // something changed or could not be done meanwhile; run again
-	Guard   bool // Error comes from the deletion guard
-	Changed bool // this side changed its store in this round
+	Desync  bool   // something changed or could not be done meanwhile; run again
+	Guard   bool   // Error comes from the deletion guard
+	Changed bool   // this side changed its store in this round
+	Plan    string // a dry run: what this side would do, one line each
+	New     uint32 // a dry run: messages that this side would add
 }
 
 // EndOfList ends the list that is due at this place.

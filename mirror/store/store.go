@@ -76,6 +76,7 @@ type Capabilities struct {
 type RefreshOptions struct {
 	Mailboxes []mail.Name // only these; nil: all
 	Full      bool        // trust no timestamps: read every directory and stat every mail
+	DryRun    bool        // write nothing into the store itself; only the memory of it changes
 
 	// Guard is asked once, when everything was looked at, before what vanished without a witness counts as expunged. An error
 	// stops the refresh. Nil accepts everything.
@@ -195,7 +196,11 @@ type Batch struct {
 	Origin Origin
 
 	UIDValidity mail.UIDValidity // set to this if not 0; UIDs stay but for Realign
-	Realign     []Realign        // new identities for messages that stay, before everything else
+	// Restart: the UIDs start anew, for a backup destination that got ahead of its source or a side that takes over another
+	// UIDVALIDITY. UIDNext is set and not raised, and Realign and Adds may use any UID that is free once Realign and Expunges
+	// are done. What others cached of the mailbox's UIDs must be made invalid.
+	Restart bool
+	Realign []Realign // new identities for messages that stay, before everything else
 
 	Deltas   []FlagChange
 	Expunges []Expunge

@@ -1,0 +1,322 @@
+package brain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"golang.org/x/sync/errgroup"
+
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/merge"
+	"dsyncfs/mirror/store"
+)
+
+// exchange is the comparison of one mailbox.
+type exchange struct {
+	r           *round
+	mb          store.Mailbox
+	own, theirs *item.Mailbox
+	base        store.State // zero without hasBase
+	hasBase     bool        // both sides know the last common state
+	alignment   alignment
+	withContent bool                                                // the own messages are described with their content's hash
+	logVoid     bool                                                // the own log is of no use any more
+	aligned     func(after mail.UID) iter.Seq2[mail.Message, error] // the own messages after the alignment; nil: as they are
+
+	requested requests
+	sent      int
+	lastOwn   item.State // what this side says at the end
+
+	// The receiver closes each of these when it got that far; the sender waits for them.
+	alignedNow, planned, asked, complete chan struct{}
+	incoming                             incoming
+	localAttributes                      map[attributeKey]store.Attribute
+}
+
+// alignment says how two mailboxes without a common state get one identity per message.
+type alignment uint8
+
+const (
+	noAlignment alignment = iota
+	alignOther            // the other side takes over this one's identities
+	alignOwn              // this side does
+)
+
+func (r *round) newExchange(mb store.Mailbox) *exchange {
+	return &exchange{
+		r: r, mb: mb,
+		alignedNow: make(chan struct{}), planned: make(chan struct{}), asked: make(chan struct{}), complete: make(chan struct{}),
+	}
+}
+
+func (x *exchange) close() {
+	if err := x.mb.Close(); err != nil {
+		x.r.Logger.Warn("closing mailbox", "mailbox", x.mb.Name(), "err", err)
+	}
+}
+
+// prepare builds what this side announces, as far as it depends on this side alone.
+func (x *exchange) prepare(ctx context.Context) error {
+	caps := x.r.store.Capabilities()
+	x.own = &item.Mailbox{Status: x.mb.Status(), HaveGUIDs: true, HaveSaveGUIDs: caps.SaveGUIDs, HaveOnlyGUID128: caps.OnlyGUID128}
+	x.own.NoBase = !x.plausible()
+	return x.addDigest()
+}
+
+// plausible reports whether this side can start from the last common state: it knows one, its UIDVALIDITY is still that one,
+// and its log reaches back to it (dovecot 2.3 dsync-brain-mailbox.c: dsync_brain_sync_mailbox_init_box).
+func (x *exchange) plausible() bool {
+	s := x.mb.Status()
+	base, known := x.r.bases[s.GUID]
+	if !known || x.r.h.Type != item.SyncState || x.r.restores(x.mb.Name()) {
+		return false
+	}
+	_, reaches := x.mb.Changes(base.Local.HighestModSeq, "")
+	return reaches && base.UIDValidity == s.UIDValidity && s.UIDNext > base.LastCommonUID &&
+		s.HighestModSeq >= base.Local.HighestModSeq
+}
+
+// answerBase corrects the own announcement once the master's is known.
+func (x *exchange) answerBase(theirs *item.Mailbox) error {
+	if theirs.NoBase || theirs.UIDValidity != x.own.UIDValidity {
+		x.own.NoBase = true
+	}
+	return x.addDigest()
+}
+
+func (x *exchange) addDigest() (err error) {
+	if x.r.ours() && x.own.NoBase && x.own.Digest.IsZero() && x.own.Messages > 0 {
+		x.own.Digest, err = digest(x.mb)
+	}
+	return err
+}
+
+// run compares the mailbox now that both announcements are known.
+func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
+	x.theirs = theirs
+	if x.r.h.NoMailSync || x.r.h.Type == item.SyncChanged && !merge.NeedsComparison(x.r.h.Type, x.own.Status, theirs.Status) {
+		return nil
+	}
+	x.hasBase = !x.own.NoBase && !theirs.NoBase && x.own.UIDValidity == theirs.UIDValidity
+	if x.hasBase {
+		x.base = x.r.bases[x.own.GUID]
+	}
+	if err := x.chooseAlignment(ctx); err != nil {
+		return err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return x.receive(gctx) })
+	g.Go(func() error { return x.send(gctx) })
+	if err := g.Wait(); err != nil {
+		x.incoming.salvage(context.WithoutCancel(ctx))
+		return err
+	}
+	x.finish()
+	return nil
+}
+
+// chooseAlignment decides who takes over whose identities at first contact. Against a stock peer only the UIDVALIDITY is
+// settled (protocol reference 6.3).
+func (x *exchange) chooseAlignment(ctx context.Context) error {
+	if x.r.h.Verify {
+		x.withContent = true
+		return nil
+	}
+	if x.hasBase {
+		return nil
+	}
+	win := x.wins()
+	if !x.r.ours() {
+		if win || x.own.UIDValidity == x.theirs.UIDValidity || x.r.h.DryRun {
+			return nil
+		}
+		return x.adoptUIDValidity(ctx)
+	}
+	x.alignment = alignOwn
+	if win {
+		x.alignment = alignOther
+	}
+	bothHaveMail := x.own.Messages > 0 && x.theirs.Messages > 0
+	x.withContent = bothHaveMail && x.own.Digest != x.theirs.Digest
+	return nil
+}
+
+// wins reports whether the own messages keep their identities.
+func (x *exchange) wins() bool {
+	if x.r.dir != twoWay {
+		return x.r.dir == exportOnly
+	}
+	w := merge.Winner(x.own.Status, x.theirs.Status, x.r.store.Epoch(), x.r.peer.Epoch)
+	return w > 0 || w == 0 && x.r.master
+}
+
+// send is the own half of the exchange.
+func (x *exchange) send(ctx context.Context) error {
+	exports, imports := x.r.dir.exports(), x.r.dir.imports()
+	if exports {
+		if err := x.sendAttributes(ctx); err != nil {
+			return err
+		}
+		if x.alignment == alignOwn && x.r.dir == twoWay {
+			if err := await(ctx, x.alignedNow); err != nil {
+				return err
+			}
+		}
+		if err := x.sendChanges(ctx); err != nil {
+			return err
+		}
+	}
+	if imports {
+		if err := await(ctx, x.planned); err != nil {
+			return err
+		}
+		if err := x.sendRequests(); err != nil {
+			return err
+		}
+	}
+	if exports {
+		if err := await(ctx, x.asked); err != nil {
+			return err
+		}
+		if err := x.sendMails(ctx); err != nil {
+			return err
+		}
+	}
+	if err := await(ctx, x.complete); err != nil {
+		return err
+	}
+	return x.r.sendNow(&x.lastOwn)
+}
+
+// receive is the other side's half. It never waits for send.
+func (x *exchange) receive(ctx context.Context) error {
+	c := x.r.c
+	if x.r.dir.imports() {
+		if err := list(ctx, c, "attributes", func(a *item.Attribute) error { return x.receiveAttribute(ctx, a) }); err != nil {
+			return err
+		}
+		if err := x.receiveChanges(ctx); err != nil {
+			return err
+		}
+	}
+	close(x.planned)
+	if x.r.dir.exports() {
+		if err := list(ctx, c, "requests", func(q *item.Request) error { x.requested.add(q); return nil }); err != nil {
+			return err
+		}
+	}
+	close(x.asked)
+	if x.r.dir.imports() {
+		if err := x.receiveMails(ctx); err != nil {
+			return err
+		}
+	}
+	x.lastOwn = x.stateNow()
+	close(x.complete)
+	theirs, err := expect[*item.State](ctx, c, "the state of the mailbox")
+	if err != nil {
+		return err
+	}
+	return x.settle(theirs)
+}
+
+// await waits until the receiver got as far as ready says.
+func await(ctx context.Context, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// stateNow is this side's state after its part is done.
+func (x *exchange) stateNow() item.State {
+	s := x.incoming.status
+	if x.incoming.status.GUID.IsZero() {
+		s = x.mb.Status() // nothing was applied
+	}
+	return item.State{
+		GUID: x.own.GUID, UIDValidity: x.own.UIDValidity, LastCommonUID: x.incoming.lastCommon(x.own),
+		LastCommonModSeq: x.own.HighestModSeq, Messages: s.Messages, ChangesDuringSync: x.incoming.desync,
+		Epoch: x.r.store.Epoch(), UIDNext: s.UIDNext, HighestModSeq: s.HighestModSeq,
+	}
+}
+
+// settle takes the other side's state and, as master, notes the new common one. A mailbox that did not end as planned keeps
+// none, so that the next round compares it from scratch.
+func (x *exchange) settle(theirs *item.State) error {
+	if theirs.GUID != x.own.GUID {
+		return fmt.Errorf("%w: state of mailbox %s instead of %s", ErrProtocol, theirs.GUID, x.own.GUID)
+	}
+	if theirs.ChangesDuringSync {
+		x.r.out.Desync = true
+	}
+	if !x.r.master || x.r.h.DryRun {
+		return nil
+	}
+	if theirs.ChangesDuringSync || x.incoming.desync {
+		if x.hasBase {
+			return nil // the old state still holds
+		}
+		x.r.newBases[x.own.GUID] = store.State{}
+		return nil
+	}
+	own := x.lastOwn
+	s := store.State{
+		UIDValidity:   x.incoming.uidValidity(x.own),
+		LastCommonUID: min(own.LastCommonUID, theirs.LastCommonUID),
+		Local:         store.Numbers{UIDNext: own.UIDNext, Messages: own.Messages, HighestModSeq: own.HighestModSeq},
+		RemoteEpoch:   theirs.Epoch,
+		Remote:        store.Numbers{UIDNext: theirs.UIDNext, Messages: theirs.Messages, HighestModSeq: theirs.HighestModSeq},
+	}
+	if !x.r.ours() {
+		s.Remote.HighestModSeq = theirs.LastCommonModSeq
+	}
+	x.r.newBases[x.own.GUID] = s
+	return nil
+}
+
+// finish adds up what the exchange did.
+func (x *exchange) finish() {
+	x.r.boxesDone++
+	x.r.out.Sent += x.sent
+	x.r.out.Add(x.incoming.outcome)
+	if x.sent > 0 {
+		x.r.out.Changed = true
+	}
+	if x.r.Progress != nil {
+		x.r.Progress.Mailbox(x.mb.Name(), x.r.boxesDone, x.r.boxesTotal)
+	}
+}
+
+// reopen looks at the mailbox anew after this side changed it.
+func (x *exchange) reopen(ctx context.Context) error {
+	mb, err := x.r.store.Open(ctx, x.own.GUID)
+	if err != nil {
+		return err
+	}
+	old := x.mb
+	x.mb = mb
+	return errors.Join(old.Close())
+}
+
+func (x *exchange) adoptUIDValidity(ctx context.Context) error {
+	res, err := x.mb.Apply(ctx, store.Batch{Origin: x.r.origin(), UIDValidity: x.theirs.UIDValidity})
+	if err != nil {
+		return err
+	}
+	x.r.out.Changed = x.r.out.Changed || res.Changed
+	return x.reopen(ctx)
+}
+
+// origin marks in the change log what came from this peer.
+func (r *round) origin() store.Origin {
+	if r.master {
+		return store.Origin(r.PeerName)
+	}
+	return store.Origin(r.peer.Hostname)
+}

@@ -1,0 +1,234 @@
+package brain
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/merge"
+	"dsyncfs/mirror/store"
+)
+
+// sendAttributes sends what changed of the mailbox's attributes since the last common state.
+func (x *exchange) sendAttributes(ctx context.Context) error {
+	attrs, err := x.mb.Attributes(ctx, x.base.Local.HighestModSeq)
+	if err != nil {
+		return err
+	}
+	for _, a := range attrs {
+		it := &item.Attribute{Shared: a.Shared, Key: a.Key, Value: a.Value, Deleted: a.Deleted, LastChange: a.LastChange, ModSeq: a.ModSeq}
+		if err := x.r.c.send(it); err != nil {
+			return err
+		}
+	}
+	return x.r.sendNow(&item.EndOfList{})
+}
+
+// sendChanges describes the own messages: with a common state what the log says of older messages and all newer ones,
+// without one every message and every expunge of the log.
+func (x *exchange) sendChanges(ctx context.Context) error {
+	for c, err := range x.changes(ctx) {
+		if err != nil {
+			return err
+		}
+		if err := x.r.c.send(c); err != nil {
+			return err
+		}
+	}
+	return x.r.sendNow(&item.EndOfList{})
+}
+
+// changes yields the items of sendChanges, by ascending UID.
+func (x *exchange) changes(ctx context.Context) iter.Seq2[*item.Change, error] {
+	return func(yield func(*item.Change, error) bool) {
+		log, stop := iter.Pull2(x.logged())
+		defer stop()
+		entry, err, more := log()
+		// emitLogged yields the log's word on messages below a UID; what it says of an existing message above the common
+		// ones is told with the message itself.
+		emitLogged := func(below mail.UID) bool {
+			for more && err == nil && entry.UID < below {
+				if c := x.logItem(entry); c != nil && !yield(c, nil) {
+					return false
+				}
+				entry, err, more = log()
+			}
+			return true
+		}
+		for m, merr := range x.messages()(x.base.LastCommonUID) {
+			if err = errors.Join(err, merr, context.Cause(ctx)); err != nil {
+				break
+			}
+			if !emitLogged(m.UID) {
+				return
+			}
+			var delta mail.Delta
+			if more && err == nil && entry.UID == m.UID {
+				delta = entry.Delta
+				entry, err, more = log()
+			}
+			c := merge.SaveRecord(&m, delta)
+			x.complement(c, &m)
+			if x.withContent {
+				if c.Content, err = x.contentHash(ctx, m.UID); err != nil {
+					break
+				}
+			}
+			if !yield(c, nil) {
+				return
+			}
+		}
+		if err == nil && !emitLogged(mail.MaxUID+1) {
+			return
+		}
+		if err != nil {
+			yield(nil, err)
+		}
+	}
+}
+
+// complement adds what filters and verification need to know of a message.
+func (x *exchange) complement(c *item.Change, m *mail.Message) {
+	h := x.r.h
+	if h.Since > 0 || h.Until > 0 || h.Verify {
+		c.Received = max(m.Received, 1)
+	}
+	if h.MaxSize > 0 && m.VirtualSize >= 0 {
+		c.VirtualSize, c.HasSize = uint64(m.VirtualSize), true
+	}
+	if h.Verify {
+		c.POP3 = fmt.Sprintf("%d %s", m.POP3Order, m.POP3UIDL)
+	}
+}
+
+// logged yields what the log holds since the last common state.
+func (x *exchange) logged() iter.Seq2[store.Change, error] {
+	if x.logVoid {
+		return func(func(store.Change, error) bool) {}
+	}
+	changes, ok := x.mb.Changes(x.base.Local.HighestModSeq, "")
+	if !ok && x.base.Local.HighestModSeq > 0 {
+		return func(yield func(store.Change, error) bool) {
+			yield(store.Change{}, fmt.Errorf("change log of %s does not reach back to modseq %d", x.mb.Name(), x.base.Local.HighestModSeq))
+		}
+	}
+	return changes
+}
+
+// logItem turns a log entry into an item; nil if it is not to be sent.
+func (x *exchange) logItem(e store.Change) *item.Change {
+	if x.hasBase && e.UID > x.base.LastCommonUID {
+		return nil // an expunge of a message that the other side never had
+	}
+	if e.Expunged {
+		return merge.ExpungeRecord(e.UID, e.GUID128)
+	}
+	if !x.hasBase {
+		return nil // the message itself comes with the messages, or is gone again
+	}
+	return merge.FlagsRecord(&e.Message, e.Delta)
+}
+
+// contentHash reads a message; one that vanished meanwhile has no hash.
+func (x *exchange) contentHash(ctx context.Context, uid mail.UID) (mail.ContentHash, error) {
+	body, err := x.mb.Body(ctx, uid)
+	if errors.Is(err, store.ErrNotFound) {
+		return mail.ContentHash{}, nil
+	}
+	if err != nil {
+		return mail.ContentHash{}, err
+	}
+	defer body.Close()
+	h := sha256.New()
+	if _, err := io.CopyBuffer(h, struct{ io.Reader }{body}, x.r.buffer()); err != nil {
+		return mail.ContentHash{}, fmt.Errorf("reading message %d: %w", uid, err)
+	}
+	return mail.ContentHash(h.Sum(nil)), nil
+}
+
+// digest is the sum over the GUIDs of all messages, whatever their order.
+func digest(mb store.Mailbox) (sum mail.ContentHash, err error) {
+	for m, err := range mb.Messages(0) {
+		if err != nil {
+			return sum, err
+		}
+		for i, b := range sha256.Sum256([]byte(m.GUID)) {
+			sum[i] += b
+		}
+	}
+	return sum, nil
+}
+
+// requests is what the other side asked for.
+type requests struct {
+	uids  []mail.UID
+	guids map[mail.GUID]struct{} // asked for without a UID
+}
+
+func (q *requests) add(it *item.Request) {
+	switch {
+	case it.UID != 0:
+		q.uids = append(q.uids, it.UID)
+	case it.GUID != "":
+		if q.guids == nil {
+			q.guids = make(map[mail.GUID]struct{})
+		}
+		q.guids[it.GUID] = struct{}{}
+	}
+}
+
+// sendMails answers the requests by ascending UID, so that the other side can commit as they come.
+func (x *exchange) sendMails(ctx context.Context) error {
+	slices.Sort(x.requested.uids)
+	want := slices.Compact(x.requested.uids)
+	byGUID := x.requested.guids
+	for m, err := range x.requestedMessages(want) {
+		if err = errors.Join(err, context.Cause(ctx)); err != nil {
+			return err
+		}
+		if _, wanted := byGUID[m.GUID]; wanted {
+			delete(byGUID, m.GUID)
+		} else if len(want) == 0 || want[0] != m.UID {
+			continue
+		}
+		if len(want) > 0 && want[0] == m.UID {
+			want = want[1:]
+		}
+		if err := x.sendMail(ctx, m); err != nil {
+			return err
+		}
+	}
+	return x.r.sendNow(&item.EndOfList{})
+}
+
+// requestedMessages yields all messages from the first wanted one on.
+func (x *exchange) requestedMessages(want []mail.UID) iter.Seq2[mail.Message, error] {
+	switch {
+	case len(x.requested.guids) > 0:
+		return x.mb.Messages(0)
+	case len(want) > 0:
+		return x.mb.Messages(want[0] - 1)
+	}
+	return func(func(mail.Message, error) bool) {}
+}
+
+func (x *exchange) sendMail(ctx context.Context, m mail.Message) error {
+	it := &item.Mail{GUID: m.GUID, POP3UIDL: m.POP3UIDL, POP3Order: m.POP3Order, Received: max(m.Received, 1), Saved: m.Saved}
+	body, err := x.mb.Body(ctx, m.UID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		x.r.desync(fmt.Sprintf("%s: message %d of %s vanished before it was sent", x.r.Side, m.UID, x.mb.Name()))
+	case err != nil:
+		return err
+	default:
+		it.Body = body
+		x.sent++
+	}
+	return x.r.c.send(it)
+}

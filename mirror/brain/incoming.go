@@ -1,0 +1,375 @@
+package brain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/merge"
+	"dsyncfs/mirror/store"
+)
+
+// A batch is committed when it has this many messages or bytes: durability is paid per batch, and what a lost connection
+// has to repeat is bounded.
+const (
+	batchMails = 1000
+	batchBytes = 64 << 20
+)
+
+// incoming is the importing half of an exchange.
+type incoming struct {
+	x    *exchange
+	plan merge.Plan
+	adds []add // by ascending UID; the first next of them are done
+
+	next      int
+	ready     int   // adds[next:ready] can be applied
+	bytes     int64 // staged and not applied
+	waiting   map[mail.GUID]int32
+	moving    map[mail.UID]store.Expunge // expunges of mails that get another UID: applied with their add
+	first     store.Batch                // everything of the plan that is no add
+	firstDone bool
+
+	status  mail.Status // after the last batch; zero: none yet
+	desync  bool
+	outcome Outcome
+}
+
+// add is one message that is to appear.
+type add struct {
+	plan     *merge.Add
+	instance int32 // of plan.Instances
+	origin   source
+	staged   store.Staged
+	from     store.Location
+	details  *item.Mail // dates and POP3 fields of a mail that came from the peer
+}
+
+// source says where an add's bytes come from.
+type source uint8
+
+const (
+	fromPeer  source = iota // not arrived yet
+	staged                  // arrived
+	copied                  // from a message that is here
+	vanished                // the peer does not have it any more
+	duplicate               // copy of the first instance, which is committed before
+)
+
+// lastCommon is the highest UID up to which both sides are equal when the exchange is over.
+func (in *incoming) lastCommon(own *item.Mailbox) mail.UID {
+	if in.x == nil {
+		return own.UIDNext - 1 // this side only exports
+	}
+	return in.plan.LastCommon
+}
+
+func (in *incoming) uidValidity(own *item.Mailbox) mail.UIDValidity {
+	if in.status.UIDValidity != 0 {
+		return in.status.UIDValidity
+	}
+	return own.UIDValidity
+}
+
+// begin takes the plan and finds out which bodies are here already.
+func (in *incoming) begin(ctx context.Context, x *exchange, p merge.Plan) error {
+	in.x, in.plan = x, p
+	if err := in.judge(); err != nil {
+		return err
+	}
+	in.prepareFirst()
+	in.waiting = make(map[mail.GUID]int32)
+	for i := range p.Adds {
+		for k := range p.Adds[i].Instances {
+			in.adds = append(in.adds, add{plan: &p.Adds[i], instance: int32(k), origin: duplicate})
+		}
+	}
+	sortAdds(in.adds)
+	for i := range in.adds {
+		if a := &in.adds[i]; a.instance == 0 {
+			in.chooseSource(a, int32(i))
+		}
+	}
+	return in.findElsewhere(ctx)
+}
+
+// judge asks the deletion guard about expunges that nobody saw.
+func (in *incoming) judge() error {
+	n := in.plan.Unwitnessed()
+	if n == 0 {
+		return nil
+	}
+	s := in.x.mb.Status()
+	return in.x.r.judge([]store.Loss{{Mailbox: in.x.mb.Name(), Known: int(s.Messages), Missing: n}})
+}
+
+// prepareFirst makes the batch of everything that is no add. What only has to be raised, and is not below already, is left
+// out, so that an unchanged mailbox is not touched.
+func (in *incoming) prepareFirst() {
+	p, s := &in.plan, in.x.mb.Status()
+	b := store.Batch{Origin: in.x.r.origin(), UIDValidity: p.UIDValidity, Restart: p.Restart}
+	for _, r := range p.Realign {
+		b.Realign = append(b.Realign, store.Realign(r))
+	}
+	for _, d := range p.Deltas {
+		b.Deltas = append(b.Deltas, store.FlagChange(d))
+	}
+	sources := make(map[mail.UID]struct{})
+	for i := range p.Adds {
+		if c := p.Adds[i].Copy; c != 0 {
+			sources[c] = struct{}{}
+		}
+	}
+	in.moving = make(map[mail.UID]store.Expunge)
+	for _, e := range p.Expunges {
+		x := store.Expunge{UID: e.UID, GUID: e.GUID}
+		if _, moves := sources[e.UID]; moves {
+			in.moving[e.UID] = x
+		} else {
+			b.Expunges = append(b.Expunges, x)
+		}
+	}
+	if p.Restart || p.UIDNext > s.UIDNext && len(p.Adds) == 0 {
+		b.UIDNext = p.UIDNext
+	}
+	if p.FirstRecent > s.FirstRecent {
+		b.FirstRecent = p.FirstRecent
+	}
+	if p.HighestModSeq > s.HighestModSeq {
+		b.HighestModSeq = p.HighestModSeq
+	}
+	in.first = b
+}
+
+func (in *incoming) chooseSource(a *add, index int32) {
+	if a.plan.Copy != 0 {
+		a.origin, a.from = copied, store.Location{Mailbox: in.x.own.GUID, UID: a.plan.Copy}
+		return
+	}
+	a.origin = fromPeer
+	in.waiting[a.plan.GUID] = index
+}
+
+// findElsewhere looks for wanted bodies in other mailboxes of the own store, so that a moved mail is not sent again.
+func (in *incoming) findElsewhere(ctx context.Context) error {
+	if len(in.waiting) == 0 {
+		return nil
+	}
+	want := make(map[mail.GUID]struct{}, len(in.waiting))
+	for guid := range in.waiting {
+		want[guid] = struct{}{}
+	}
+	found, err := in.x.r.store.Find(ctx, want)
+	if err != nil {
+		return err
+	}
+	for guid, where := range found {
+		a := &in.adds[in.waiting[guid]]
+		a.origin, a.from = copied, where
+		delete(in.waiting, guid)
+	}
+	return nil
+}
+
+// requests yields what to ask the peer for, by ascending UID of the message here.
+func (in *incoming) requests(yield func(*item.Request) bool) {
+	for i := range in.adds {
+		a := &in.adds[i]
+		if a.instance == 0 && a.origin == fromPeer && !yield(&item.Request{GUID: a.plan.GUID, UID: a.plan.RemoteUID}) {
+			return
+		}
+	}
+}
+
+// receive stages a mail that was asked for.
+func (in *incoming) receive(ctx context.Context, it *item.Mail) error {
+	index, wanted := in.waiting[it.GUID]
+	if !wanted {
+		return fmt.Errorf("%w: mail %q was not asked for", ErrProtocol, it.GUID)
+	}
+	delete(in.waiting, it.GUID)
+	a := &in.adds[index]
+	if it.Body == nil {
+		a.origin = vanished
+		in.noteDesync(fmt.Sprintf("message %q vanished on the other side", it.GUID))
+		return nil
+	}
+	body := &countingReader{r: it.Body}
+	st, err := in.x.mb.Stage(ctx, in.message(a, it), body.unwrap())
+	if err = errors.Join(err, it.Body.Close()); err != nil {
+		return fmt.Errorf("saving message %q: %w", it.GUID, err)
+	}
+	size := body.size()
+	it.Body = nil
+	a.origin, a.staged, a.details = staged, st, it
+	in.bytes += size
+	if p := in.x.r.Progress; p != nil {
+		p.Mails(1, size)
+	}
+	if in.advance(); in.ready-in.next >= batchMails || in.bytes >= batchBytes {
+		return in.commit(ctx)
+	}
+	return nil
+}
+
+// advance finds how many adds from the next one on can be applied. A duplicate has to wait until its first instance is
+// committed, so it ends the batch.
+func (in *incoming) advance() {
+	for in.ready = max(in.ready, in.next); in.ready < len(in.adds); in.ready++ {
+		a := &in.adds[in.ready]
+		if a.origin == fromPeer || a.origin == duplicate && !in.firstCommitted(a) {
+			return
+		}
+	}
+}
+
+func (in *incoming) firstCommitted(a *add) bool {
+	return in.next > 0 && a.plan.Instances[0].UID <= in.adds[in.next-1].uid()
+}
+
+func (a *add) uid() mail.UID { return a.plan.Instances[a.instance].UID }
+
+// complete commits the rest when the peer's list of mails has ended.
+func (in *incoming) complete(ctx context.Context) error {
+	if n := len(in.waiting); n > 0 {
+		return fmt.Errorf("%w: %d mails that were asked for did not come", ErrProtocol, n)
+	}
+	for {
+		in.advance()
+		if in.firstDone && in.next == len(in.adds) {
+			return in.raiseUIDNext(ctx)
+		}
+		if err := in.commit(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// raiseUIDNext covers UIDs at the end that no message has.
+func (in *incoming) raiseUIDNext(ctx context.Context) error {
+	have := in.x.mb.Status().UIDNext
+	if in.status.UIDNext > 0 {
+		have = in.status.UIDNext
+	}
+	if in.plan.UIDNext <= have {
+		return nil
+	}
+	return in.apply(ctx, store.Batch{Origin: in.x.r.origin(), UIDNext: in.plan.UIDNext})
+}
+
+// commit applies the next batch. After a crash or a lost connection the rest is found missing by the next round; nothing
+// that was committed is asked for again.
+func (in *incoming) commit(ctx context.Context) error {
+	if in.plan.Restart && in.ready < len(in.adds) && !in.onlyDuplicatesLeft() {
+		return nil // UIDs that start anew are given out in one go
+	}
+	b := store.Batch{Origin: in.x.r.origin()}
+	if !in.firstDone {
+		b = in.first
+	}
+	last := min(in.ready, in.next+2*batchMails)
+	if in.plan.Restart {
+		last = in.ready
+	}
+	for i := in.next; i < last; i++ {
+		a := &in.adds[i]
+		if a.origin == vanished {
+			continue
+		}
+		b.Adds = append(b.Adds, store.Add{Message: in.message(a, a.details), Staged: a.staged, From: a.from})
+		if e, moves := in.moving[a.from.UID]; moves && a.from.Mailbox == in.x.own.GUID {
+			b.Expunges = append(b.Expunges, e)
+			delete(in.moving, a.from.UID)
+		}
+	}
+	in.firstDone = true
+	in.next, in.bytes = last, 0
+	for i := in.next; i < len(in.adds) && i < in.next+batchMails; i++ {
+		if a := &in.adds[i]; a.origin == duplicate && in.firstCommitted(a) {
+			a.from = store.Location{Mailbox: in.x.own.GUID, UID: a.plan.Instances[0].UID}
+		}
+	}
+	return in.apply(ctx, b)
+}
+
+func (in *incoming) onlyDuplicatesLeft() bool {
+	for i := in.ready; i < len(in.adds); i++ {
+		if in.adds[i].origin != duplicate {
+			return false
+		}
+	}
+	return true
+}
+
+// apply carries out a batch, unless there is nothing in it, and adds up what it did.
+func (in *incoming) apply(ctx context.Context, b store.Batch) error {
+	if emptyBatch(b) {
+		return nil
+	}
+	res, err := in.x.mb.Apply(ctx, b)
+	if err != nil {
+		return err
+	}
+	in.status = res.Status
+	o := &in.outcome
+	o.Changed = o.Changed || res.Changed
+	for _, d := range b.Deltas {
+		if !d.Delta.IsZero() {
+			o.Flags++
+		}
+	}
+	for _, a := range b.Adds {
+		if a.From.Mailbox == in.x.own.GUID {
+			o.Renumbered++
+		} else {
+			o.Added++
+		}
+	}
+	o.Expunged += len(b.Expunges)
+	if len(res.Vanished) > 0 {
+		in.noteDesync(fmt.Sprintf("%d messages went away meanwhile", len(res.Vanished)))
+	}
+	if len(res.Reassigned) > 0 {
+		in.noteDesync(fmt.Sprintf("%d messages got other UIDs because new mail came meanwhile", len(res.Reassigned)))
+	}
+	return nil
+}
+
+func emptyBatch(b store.Batch) bool {
+	return b.UIDValidity == 0 && !b.Restart && len(b.Realign)+len(b.Deltas)+len(b.Expunges)+len(b.Adds) == 0 &&
+		b.UIDNext == 0 && b.FirstRecent == 0 && b.HighestModSeq == 0
+}
+
+func (in *incoming) noteDesync(what string) {
+	in.desync = true
+	in.x.r.desync(fmt.Sprintf("%s: mailbox %s: %s", in.x.r.Side, in.x.mb.Name(), what))
+}
+
+// salvage commits what has arrived when an exchange failed, so that it need not come again.
+func (in *incoming) salvage(ctx context.Context) {
+	if in.x == nil || in.plan.Restart || in.x.r.h.DryRun {
+		return
+	}
+	in.advance()
+	if in.ready == in.next {
+		return
+	}
+	if err := in.commit(ctx); err != nil {
+		in.x.r.Logger.Warn("keeping what had arrived", "mailbox", in.x.mb.Name(), "err", err)
+	}
+	in.x.r.out.Add(in.outcome)
+}
+
+// message is the message that an add makes.
+func (in *incoming) message(a *add, it *item.Mail) mail.Message {
+	inst := a.plan.Instances[a.instance]
+	m := mail.Message{
+		UID: inst.UID, GUID: a.plan.GUID, Flags: inst.Flags, Keywords: inst.Keywords, ModSeq: inst.ModSeq, Size: -1, VirtualSize: -1,
+	}
+	if it != nil {
+		m.Received, m.Saved, m.POP3UIDL, m.POP3Order = it.Received, it.Saved, it.POP3UIDL, it.POP3Order
+	}
+	return m
+}

@@ -1,0 +1,249 @@
+package brain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// Request is what the user wants of a round: the master's part of the handshake. Hostname, SendMailRequests and the fields
+// of the extension that say who we are get filled in by the Master.
+type Request = item.Handshake
+
+// Master drives rounds over one connection.
+type Master struct {
+	o *Options
+	c *conversation
+	// live says that the other side keeps the connection and watches its store.
+	live bool
+}
+
+// NewMaster takes over the Peer.
+func NewMaster(p Peer, o Options) *Master {
+	return &Master{o: &o, c: newConversation(p)}
+}
+
+// Close ends the connection.
+func (m *Master) Close() error { return m.c.close() }
+
+// Live reports whether another round can follow on this connection; known after the first.
+func (m *Master) Live() bool { return m.live }
+
+// Idle waits between two rounds until the other side's store changed, and returns what is known of where (nil: anywhere).
+// The error is that of ctx or of a lost connection.
+func (m *Master) Idle(ctx context.Context) ([]string, error) {
+	m.c.idle(true)
+	defer m.c.idle(false)
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case got := <-m.c.next():
+		m.c.waiting = false
+		if got.err != nil {
+			return nil, unexpectedEOF(got.err)
+		}
+		wake, ok := got.item.(*item.Wake)
+		if !ok {
+			return nil, unexpected(got.item)
+		}
+		return wake.Mailboxes, nil
+	}
+}
+
+// Round carries out one round with s as the local store. The Outcome counts also when there is an error: what was done
+// before it stays done.
+func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome, error) {
+	req.Hostname = m.o.Hostname
+	req.SendMailRequests = true
+	req.Dsyncfs, req.Live, req.Epoch = extension, m.o.Live, s.Epoch()
+	if len(req.HashedHeaders) == 0 {
+		req.HashedHeaders = []string{"Date", "Message-ID"}
+	}
+	r := &round{Options: m.o, h: &req, master: true, dir: directionOf(&req, true), store: s, c: m.c}
+	err := m.run(ctx, r)
+	if err != nil {
+		err = r.saveBases(context.WithoutCancel(ctx), err)
+	}
+	return r.out, err
+}
+
+func (m *Master) run(ctx context.Context, r *round) error {
+	if err := r.sendNow(r.h); err != nil {
+		return err
+	}
+	// The slave refreshes its store while we refresh ours.
+	if err := r.refresh(ctx); err != nil {
+		return r.abort(err)
+	}
+	peer, err := expect[*item.Handshake](ctx, m.c, "the handshake")
+	if err != nil {
+		return err
+	}
+	r.peer = peer
+	m.live = r.ours() && r.h.Live && peer.Live
+	if err := r.loadBases(ctx); err != nil {
+		return r.abort(err)
+	}
+	if r.h.Type == item.SyncState {
+		if err := r.sendStates(); err != nil {
+			return err
+		}
+	}
+	if err := r.exchangeTrees(ctx); err != nil {
+		return r.abort(err)
+	}
+	if err := r.announceMailboxes(ctx); err != nil {
+		return r.abort(err)
+	}
+	return r.finish(ctx, m.live)
+}
+
+// sendNow sends items and flushes.
+func (r *round) sendNow(items ...item.Item) error {
+	if err := r.c.send(items...); err != nil {
+		return err
+	}
+	return r.c.peer.Flush()
+}
+
+// abort tells the other side that this one gives up, unless it is the connection that failed.
+func (r *round) abort(err error) error {
+	if !errors.Is(err, ErrPeer) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, ErrProtocol) {
+		_ = r.sendNow(&item.Done{}) // the error that counts is the one in hand
+	}
+	return err
+}
+
+// finish ends the last list, makes everything durable here and hears how the slave fared.
+func (r *round) finish(ctx context.Context, live bool) error {
+	if err := r.sendNow(&item.EndOfList{}); err != nil {
+		return err
+	}
+	if err := r.store.EndRound(ctx); err != nil {
+		return err
+	}
+	f, err := expect[*item.Finish](ctx, r.c, "the result")
+	if err != nil {
+		return err
+	}
+	if err := finishError(f); err != nil {
+		return err
+	}
+	if f.RequireFullResync {
+		r.newBases = nil
+	}
+	if f.Desync || f.RequireFullResync {
+		r.out.Desync = true
+	}
+	r.out.Changed = r.out.Changed || f.Changed
+	r.out.NewThere += int(f.New)
+	if f.Plan != "" {
+		r.out.Plan = append(r.out.Plan, strings.Split(f.Plan, "\n")...)
+	}
+	if !live {
+		r.awaitEnd(ctx)
+	}
+	return r.saveBases(ctx, nil)
+}
+
+// awaitEnd hears the slave's last word. It waits for us to close then.
+func (r *round) awaitEnd(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		it, err := r.c.recv(ctx)
+		if _, done := it.(*item.Done); done || err != nil {
+			return
+		}
+	}
+}
+
+// GuardError is an error of the other side's deletion guard.
+type GuardError struct{ Text string }
+
+func (e *GuardError) Error() string { return e.Text }
+
+// Unwrap makes it an error of the peer.
+func (e *GuardError) Unwrap() error { return ErrPeer }
+
+func finishError(f *item.Finish) error {
+	switch {
+	case f.Error == "":
+		return nil
+	case f.Guard:
+		return &GuardError{f.Error}
+	}
+	return fmt.Errorf("%w: %s", ErrPeer, f.Error)
+}
+
+// announceMailboxes goes through the own tree and compares what may differ.
+func (r *round) announceMailboxes(ctx context.Context) error {
+	if r.h.NoMailSync {
+		return nil
+	}
+	var todo []mail.Mailbox
+	for _, box := range r.local {
+		if box.Existence == mail.Exists && !box.Status.GUID.IsZero() && !r.settled(box) {
+			todo = append(todo, box)
+		}
+	}
+	r.boxesTotal = len(todo)
+	for _, box := range todo {
+		if err := r.announce(ctx, box); err != nil {
+			return fmt.Errorf("mailbox %s: %w", box.Name, err)
+		}
+	}
+	return nil
+}
+
+// settled reports whether both sides' numbers are those of the last common state: nothing can differ then. A Dovecot does
+// not tell its numbers in the tree, so with it every mailbox is announced.
+func (r *round) settled(box mail.Mailbox) bool {
+	base, known := r.bases[box.Status.GUID]
+	node, there := r.remote[box.Status.GUID]
+	return r.ours() && r.h.Type == item.SyncState && known && there && !r.restores(box.Name) &&
+		base.RemoteEpoch == r.peer.Epoch &&
+		base.UIDValidity == box.Status.UIDValidity && base.UIDValidity == node.uidValidity &&
+		base.Local == store.NumbersOf(box.Status) && base.Remote == node.numbers
+}
+
+func (r *round) announce(ctx context.Context, box mail.Mailbox) error {
+	mb, err := r.store.Open(ctx, box.Status.GUID)
+	if errors.Is(err, store.ErrNotFound) {
+		r.desync(fmt.Sprintf("%s: mailbox %s went away meanwhile", r.Side, box.Name))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	x := r.newExchange(mb)
+	defer x.close()
+	if err := x.prepare(ctx); err != nil {
+		return err
+	}
+	if err := r.sendNow(x.own); err != nil {
+		return err
+	}
+	theirs, err := expect[*item.Mailbox](ctx, r.c, "the answer to a mailbox")
+	if err != nil {
+		return err
+	}
+	if theirs.Lost || theirs.Ignore {
+		if theirs.Lost && !r.h.DryRun {
+			r.desync(fmt.Sprintf("%s: the other side does not have mailbox %s as expected", r.Side, box.Name))
+			r.newBases[box.Status.GUID] = store.State{}
+		}
+		if r.h.DryRun {
+			r.out.NewThere += int(box.Status.Messages)
+		}
+		return nil
+	}
+	return x.run(ctx, theirs)
+}

@@ -1,0 +1,126 @@
+package brain
+
+import (
+	"log/slog"
+
+	"dsyncfs/mirror/guard"
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// extension is the version of the dsyncfs extension that this brain speaks.
+const extension = 1
+
+// Options is what a side brings to a round of its own; everything else is the master's to say in its handshake.
+type Options struct {
+	Hostname string // of this side, for messages of the other
+	Side     string // how errors and log lines name this side, such as "local"
+	PeerName string // under which the last common states are kept; stable for a pair of locations
+	Live     bool   // keep the connection after a round, if the other end can
+	Guard    guard.Policy
+	Now      func() int64 // seconds since the epoch, for tree changes
+	Logger   *slog.Logger
+	Progress Progress // may be nil
+
+	// Witness reports whether someone saw a mail, or with an empty base the mailbox, go away; see store.RefreshOptions.
+	Witness func(mailbox mail.Name, base string) bool
+}
+
+// Progress is told how far a round is. Its methods may be called from two goroutines.
+type Progress interface {
+	Mailbox(name mail.Name, done, total int)
+	Mails(n int, bytes int64) // received and written
+}
+
+// Outcome is what a round did on this side and, as far as known, on the other.
+type Outcome struct {
+	Changed bool // either side's store
+	Desync  bool // something changed or could not be done meanwhile; another round helps
+	Added   int  // messages saved or copied here
+	Flags   int
+	Expunged,
+	Renumbered,
+	Matched int // messages adopted by content or GUID at first contact
+	Sent              int // messages sent to the other side
+	NewHere, NewThere int // a dry run: messages that would be added on each side
+	Notes             []string
+	// Plan lists what a dry run would do here, one line each.
+	Plan []string
+}
+
+// Add adds up what two rounds did.
+func (o *Outcome) Add(b Outcome) {
+	o.Changed = o.Changed || b.Changed
+	o.Desync = o.Desync || b.Desync
+	o.Added += b.Added
+	o.Flags += b.Flags
+	o.Expunged += b.Expunged
+	o.Renumbered += b.Renumbered
+	o.Matched += b.Matched
+	o.Sent += b.Sent
+	o.NewHere += b.NewHere
+	o.NewThere += b.NewThere
+	o.Notes = append(o.Notes, b.Notes...)
+	o.Plan = append(o.Plan, b.Plan...)
+}
+
+// direction says which halves a side has.
+type direction uint8
+
+const (
+	twoWay     direction = iota
+	exportOnly           // backup source
+	importOnly           // backup destination
+)
+
+func (d direction) exports() bool { return d != importOnly }
+func (d direction) imports() bool { return d != exportOnly }
+
+// directionOf returns the direction of one side from the handshake in force. The backup flags are meant from the slave's
+// point of view.
+func directionOf(h *item.Handshake, master bool) direction {
+	switch {
+	case h.BackupSend && h.BackupReceive, !h.BackupSend && !h.BackupReceive:
+		return twoWay
+	case h.BackupSend == master:
+		return importOnly
+	}
+	return exportOnly
+}
+
+// round is one round as one side sees it.
+type round struct {
+	*Options
+	h      *item.Handshake // the master's: the options in force
+	peer   *item.Handshake // what the other side said
+	master bool
+	dir    direction
+	store  store.Store
+	c      *conversation
+	out    Outcome
+
+	local      []mail.Mailbox // own tree, after the tree phase
+	remote     map[mail.MailboxGUID]remoteNode
+	bases      map[mail.MailboxGUID]store.State
+	newBases   map[mail.MailboxGUID]store.State
+	boxesDone  int
+	boxesTotal int
+	buf        []byte
+}
+
+// remoteNode is what the other side's tree says of a mailbox.
+type remoteNode struct {
+	name        mail.Name
+	uidValidity mail.UIDValidity
+	numbers     store.Numbers
+}
+
+// ours reports whether the other side is a dsyncfs too.
+func (r *round) ours() bool { return r.peer.Dsyncfs > 0 && r.h.Dsyncfs > 0 }
+
+func (r *round) desync(note string) {
+	r.out.Desync = true
+	r.out.Notes = append(r.out.Notes, note)
+	r.Logger.Info("desync", "note", note)
+}

@@ -1,0 +1,162 @@
+package brain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"dsyncfs/mirror/item"
+)
+
+// Peer carries items to and from the other side. Send and Recv may be called by two goroutines at once. Send may keep an
+// item until Flush and takes over its body. Recv returns io.EOF when the other side closed in good order; the body of an
+// item is read before the next Recv and closed by the receiver. Close unblocks both.
+type Peer interface {
+	Send(item.Item) error
+	Flush() error
+	Recv() (item.Item, error)
+	Close() error
+}
+
+// ErrProtocol is wrapped by errors about a peer that says what is not due.
+var ErrProtocol = errors.New("protocol error")
+
+// ErrPeer is wrapped by errors that the other side reported.
+var ErrPeer = errors.New("the other side failed")
+
+// conversation is a Peer whose next item can be waited for together with other events.
+type conversation struct {
+	peer    Peer
+	demand  chan struct{}
+	items   chan received
+	waiting bool // an item was demanded and not delivered yet
+	done    chan struct{}
+}
+
+type received struct {
+	item item.Item
+	err  error
+}
+
+func newConversation(p Peer) *conversation {
+	c := &conversation{peer: p, demand: make(chan struct{}), items: make(chan received, 1), done: make(chan struct{})}
+	go c.read()
+	return c
+}
+
+// read delivers one item per demand, so that a body is drained before the next item is read. It ends when demand is closed.
+func (c *conversation) read() {
+	defer close(c.done)
+	for range c.demand {
+		it, err := c.peer.Recv()
+		c.items <- received{it, err}
+	}
+}
+
+// next returns the channel on which the next item will come.
+func (c *conversation) next() <-chan received {
+	if !c.waiting {
+		c.waiting = true
+		c.demand <- struct{}{}
+	}
+	return c.items
+}
+
+// recv waits for the next item.
+func (c *conversation) recv(ctx context.Context) (item.Item, error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case r := <-c.next():
+			c.waiting = false
+			if r.err != nil {
+				return nil, r.err
+			}
+			if _, wake := r.item.(*item.Wake); wake {
+				continue // it crossed the start of this round, which looks at everything anyway
+			}
+			return r.item, nil
+		}
+	}
+}
+
+// idle tells a Peer that can know when silence is no error.
+func (c *conversation) idle(idle bool) {
+	if p, ok := c.peer.(interface{ Idle(bool) }); ok {
+		p.Idle(idle)
+	}
+}
+
+func (c *conversation) send(items ...item.Item) error {
+	for _, it := range items {
+		if err := c.peer.Send(it); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close ends the conversation and waits for its reader.
+func (c *conversation) close() error {
+	err := c.peer.Close()
+	close(c.demand)
+	if c.waiting {
+		<-c.items
+	}
+	<-c.done
+	return err
+}
+
+// expect receives an item of type T. A peer that gave up sends Done instead.
+func expect[T item.Item](ctx context.Context, c *conversation, what string) (T, error) {
+	var zero T
+	it, err := c.recv(ctx)
+	if err != nil {
+		return zero, fmt.Errorf("waiting for %s: %w", what, unexpectedEOF(err))
+	}
+	got, ok := it.(T)
+	if !ok {
+		return zero, fmt.Errorf("waiting for %s: %w", what, unexpected(it))
+	}
+	return got, nil
+}
+
+// list receives items of type T up to the end of their list and hands each to f.
+func list[T item.Item](ctx context.Context, c *conversation, what string, f func(T) error) error {
+	for {
+		it, err := c.recv(ctx)
+		if err != nil {
+			return fmt.Errorf("receiving %s: %w", what, unexpectedEOF(err))
+		}
+		switch it := it.(type) {
+		case T:
+			if err := f(it); err != nil {
+				return fmt.Errorf("receiving %s: %w", what, err)
+			}
+		case *item.EndOfList:
+			return nil
+		default:
+			return fmt.Errorf("receiving %s: %w", what, unexpected(it))
+		}
+	}
+}
+
+// unexpected says what an item means at a place where another one was due.
+func unexpected(it item.Item) error {
+	switch it := it.(type) {
+	case *item.Done:
+		return fmt.Errorf("%w and gave up", ErrPeer)
+	case *item.Finish:
+		return finishError(it)
+	}
+	return fmt.Errorf("%w: unexpected %T", ErrProtocol, it)
+}
+
+func unexpectedEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,208 @@
+package brain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"dsyncfs/mirror/guard"
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// Slave answers the rounds of a master over one connection.
+type Slave struct {
+	o    *Options
+	open func(context.Context) (store.Store, error)
+	// Changed delivers names of mailboxes that changed between rounds, nil for unknown ones. It is asked for when the master
+	// wants to keep the connection; nil if the store cannot be watched.
+	changed func(context.Context) (<-chan []string, error)
+}
+
+// NewSlave returns a slave that opens its store anew for each round, so that others can use it in between. watch may be nil.
+func NewSlave(o Options, open func(context.Context) (store.Store, error), watch func(context.Context) (<-chan []string, error)) *Slave {
+	return &Slave{o: &o, open: open, changed: watch}
+}
+
+// Serve answers rounds until the master is done. It closes the Peer. A failed round ends it with the round's error, which
+// the master has been told.
+func (s *Slave) Serve(ctx context.Context, p Peer) error {
+	c := newConversation(p)
+	defer c.close()
+	first, err := expect[*item.Handshake](ctx, c, "the handshake")
+	for err == nil {
+		var live bool
+		if live, err = s.round(ctx, c, first); err != nil || !live {
+			break
+		}
+		first, err = s.idle(ctx, c)
+		if first == nil && err == nil {
+			return nil
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return s.awaitEOF(ctx, c)
+}
+
+// awaitEOF keeps the process alive until the master closed: a stock master whose slave exits before its last word was read
+// fails with 75 and without a message (dovecot 2.3 doveadm-dsync.c).
+func (s *Slave) awaitEOF(ctx context.Context, c *conversation) error {
+	if err := c.send(&item.Done{}); err != nil {
+		return nil
+	}
+	if err := c.peer.Flush(); err != nil {
+		return nil
+	}
+	for {
+		if _, err := c.recv(ctx); err != nil {
+			return nil
+		}
+	}
+}
+
+// idle waits for the next round and meanwhile wakes the master when the store changes. Nil and no error: the master left.
+func (s *Slave) idle(ctx context.Context, c *conversation) (*item.Handshake, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changes, err := s.changed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.idle(true)
+	defer c.idle(false)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case names := <-changes:
+			if err := c.send(&item.Wake{Mailboxes: names}); err != nil {
+				return nil, err
+			}
+			if err := c.peer.Flush(); err != nil {
+				return nil, err
+			}
+		case got := <-c.next():
+			c.waiting = false
+			if errors.Is(got.err, io.EOF) {
+				return nil, nil
+			}
+			if got.err != nil {
+				return nil, got.err
+			}
+			switch it := got.item.(type) {
+			case *item.Handshake:
+				return it, nil
+			case *item.Wake:
+			case *item.Done:
+				return nil, nil
+			default:
+				return nil, unexpected(it)
+			}
+		}
+	}
+}
+
+// round answers one round. live says that another may follow.
+func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake) (live bool, err error) {
+	r := &round{Options: s.o, h: h, peer: h, dir: directionOf(h, false), c: c}
+	live = r.ours() && h.Live && s.changed != nil
+	if err := r.serve(ctx, s.open, live); err != nil {
+		return false, r.fail(err)
+	}
+	f := &item.Finish{Desync: r.out.Desync, Changed: r.out.Changed}
+	if h.DryRun && !h.Verify {
+		f.Plan, f.New = strings.Join(r.out.Plan, "\n"), uint32(r.out.NewHere)
+	}
+	return live, r.sendNow(f)
+}
+
+func (r *round) serve(ctx context.Context, open func(context.Context) (store.Store, error), live bool) (err error) {
+	if r.store, err = open(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.store.Close()) }()
+	own := &item.Handshake{Hostname: r.Hostname, HashedHeaders: []string{}, Dsyncfs: extension, Live: live, Epoch: r.store.Epoch()}
+	if err := r.sendNow(own); err != nil {
+		return err
+	}
+	if err := r.checkRequest(); err != nil {
+		return err
+	}
+	if err := r.refresh(ctx); err != nil {
+		return err
+	}
+	if r.h.Type == item.SyncState {
+		if err := r.receiveStates(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.exchangeTrees(ctx); err != nil {
+		return err
+	}
+	if err := list(ctx, r.c, "mailboxes", func(theirs *item.Mailbox) error { return r.answer(ctx, theirs) }); err != nil {
+		return err
+	}
+	return r.store.EndRound(ctx)
+}
+
+// checkRequest refuses what this side cannot do.
+func (r *round) checkRequest() error {
+	switch r.h.Type {
+	case item.SyncFull, item.SyncChanged, item.SyncState:
+	case 0:
+		r.h.Type = item.SyncFull
+	default:
+		return fmt.Errorf("%w: sync type %q", ErrProtocol, r.h.Type)
+	}
+	if !r.h.SendMailRequests {
+		return fmt.Errorf("%w: a master that does not ask for mails is not supported", ErrProtocol)
+	}
+	return nil
+}
+
+// fail tells the master why this side gives up. A stock master understands Done only, where a line may start.
+func (r *round) fail(err error) error {
+	if errors.Is(err, ErrPeer) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	if r.ours() {
+		f := &item.Finish{Error: r.Side + ": " + err.Error(), MailError: 1, Guard: errors.Is(err, guard.ErrMassExpunge)}
+		_ = r.sendNow(f) // the error that counts is the one in hand
+	} else {
+		_ = r.sendNow(&item.Done{})
+	}
+	return err
+}
+
+// answer compares the mailbox that the master announced.
+func (r *round) answer(ctx context.Context, theirs *item.Mailbox) error {
+	mb, err := r.store.Open(ctx, theirs.GUID)
+	if errors.Is(err, store.ErrNotFound) {
+		lost := &item.Mailbox{Status: mail.Status{GUID: theirs.GUID}, Lost: true}
+		if r.dir == exportOnly && r.h.NoBackupOverwrite {
+			lost.Lost, lost.Ignore = false, true
+		}
+		return r.sendNow(lost)
+	}
+	if err != nil {
+		return err
+	}
+	x := r.newExchange(mb)
+	defer x.close()
+	if err := x.prepare(ctx); err != nil {
+		return err
+	}
+	x.answerBase(theirs)
+	if err := r.sendNow(x.own); err != nil {
+		return err
+	}
+	if err := x.run(ctx, theirs); err != nil {
+		return fmt.Errorf("mailbox %s: %w", mb.Name(), err)
+	}
+	return nil
+}

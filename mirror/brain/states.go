@@ -1,0 +1,97 @@
+package brain
+
+import (
+	"context"
+	"errors"
+
+	"dsyncfs/mirror/guard"
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// refresh takes notice of what happened to the own store.
+func (r *round) refresh(ctx context.Context) error {
+	report, err := r.store.Refresh(ctx, store.RefreshOptions{
+		Full:    r.h.Type == item.SyncFull,
+		DryRun:  r.h.DryRun,
+		Guard:   r.judge,
+		Witness: r.Witness,
+		Restore: r.restores,
+	})
+	r.out.Notes = append(r.out.Notes, report.Notes...)
+	for _, note := range report.Notes {
+		r.Logger.Warn("mail store", "note", note)
+	}
+	return err
+}
+
+// judge asks the deletion guard about what vanished.
+func (r *round) judge(losses []store.Loss) error {
+	p := r.Guard
+	p.Allow = func(name mail.Name) bool { return matches(r.h.AllowExpunge, name) }
+	all := make([]guard.Loss, len(losses))
+	for i, l := range losses {
+		all[i] = guard.Loss(l)
+	}
+	return guard.Judge(all, p)
+}
+
+// restores reports whether the user wants the vanished mails of a mailbox back.
+func (r *round) restores(name mail.Name) bool { return matches(r.h.Restore, name) }
+
+// matches reports whether a list of names, or "*" for all, has name.
+func matches(names []string, name mail.Name) bool {
+	for _, n := range names {
+		if n == "*" || mail.Name(n).FoldInbox() == name {
+			return true
+		}
+	}
+	return false
+}
+
+// loadBases reads the last common states with this peer.
+func (r *round) loadBases(ctx context.Context) (err error) {
+	r.newBases = make(map[mail.MailboxGUID]store.State)
+	r.bases, err = r.store.Base(ctx, r.PeerName)
+	return err
+}
+
+// saveBases remembers the new common states of the mailboxes that were finished, also when a later one failed.
+func (r *round) saveBases(ctx context.Context, cause error) error {
+	if len(r.newBases) == 0 || r.h.DryRun {
+		return cause
+	}
+	err := r.store.SetBase(ctx, r.PeerName, r.newBases)
+	r.newBases = nil
+	return errors.Join(cause, err)
+}
+
+// sendStates tells the slave the last common states in the slave's own numbers.
+func (r *round) sendStates() error {
+	for _, box := range sortedGUIDs(r.bases) {
+		s := r.bases[box]
+		if err := r.c.send(&item.State{
+			GUID: box, UIDValidity: s.UIDValidity, LastCommonUID: s.LastCommonUID,
+			LastCommonModSeq: s.Remote.HighestModSeq, Messages: s.Remote.Messages, Epoch: s.RemoteEpoch,
+		}); err != nil {
+			return err
+		}
+	}
+	return r.sendNow(&item.EndOfList{})
+}
+
+// receiveStates hears them, as the slave.
+func (r *round) receiveStates(ctx context.Context) error {
+	r.bases = make(map[mail.MailboxGUID]store.State)
+	return list(ctx, r.c, "states", func(s *item.State) error {
+		if r.ours() && s.Epoch != r.store.Epoch() {
+			return nil // the modseq belongs to an index that was lost
+		}
+		r.bases[s.GUID] = store.State{
+			UIDValidity: s.UIDValidity, LastCommonUID: s.LastCommonUID,
+			Local: store.Numbers{HighestModSeq: s.LastCommonModSeq, Messages: s.Messages},
+		}
+		return nil
+	})
+}

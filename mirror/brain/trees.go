@@ -1,0 +1,323 @@
+package brain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+	"dsyncfs/mirror/tree"
+)
+
+// maxNodes bounds the mailbox tree that a peer may send.
+const maxNodes = 1 << 20
+
+// exchangeTrees tells the other side the own tree, hears its, and brings the own store in line with both.
+func (r *round) exchangeTrees(ctx context.Context) error {
+	boxes, deletions, err := r.store.Tree(ctx)
+	if err != nil {
+		return err
+	}
+	boxes = r.selected(boxes)
+	sep := r.store.Capabilities().Separator
+	var remote *tree.Tree
+	if r.master {
+		// A stock 2.3.19 loops for ever when it gets name hashes in another separator than its own, so its is heard first.
+		if remote, err = r.receiveTree(ctx); err != nil {
+			return err
+		}
+		err = r.sendTree(boxes, deletions, sep)
+	} else {
+		if err = r.sendTree(boxes, deletions, sep); err == nil {
+			remote, err = r.receiveTree(ctx)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	local, err := tree.New(boxes, deletions, sep)
+	if err != nil {
+		return err
+	}
+	if r.h.Verify {
+		if r.master {
+			r.compareTrees(local, remote)
+		}
+		r.local = boxes
+		return nil
+	}
+	result, err := tree.Sync(local, remote, r.treeMode(), tree.Options{GUIDs: r.guidRule(), Keep: r.hasUnseenMail, Adopt: true})
+	if err != nil {
+		return err
+	}
+	if err := r.changeTree(ctx, result); err != nil {
+		return err
+	}
+	boxes, _, err = r.store.Tree(ctx)
+	r.local = r.selected(boxes)
+	return err
+}
+
+func (r *round) treeMode() tree.Mode {
+	switch {
+	case r.dir == twoWay || r.h.NoBackupOverwrite:
+		return tree.TwoWay
+	case r.dir == exportOnly:
+		return tree.PreserveLocal
+	}
+	return tree.PreserveRemote
+}
+
+func (r *round) guidRule() tree.GUIDRule {
+	switch r.dir {
+	case exportOnly:
+		return tree.LocalGUID
+	case importOnly:
+		return tree.RemoteGUID
+	}
+	return tree.GreaterGUID
+}
+
+// hasUnseenMail reports whether a mailbox got mail after the last common state: deleting it on the word of the other side
+// would lose that.
+func (r *round) hasUnseenMail(box mail.Mailbox) bool {
+	base, known := r.bases[box.Status.GUID]
+	if !known {
+		return r.ours() && box.Status.Messages > 0
+	}
+	return box.Status.UIDNext > base.LastCommonUID+1
+}
+
+// selected returns the nodes that take part, by the master's options. An INBOX that never held anything is not there yet:
+// a fresh account takes over the other side's.
+func (r *round) selected(boxes []mail.Mailbox) []mail.Mailbox {
+	var out []mail.Mailbox
+	for _, box := range boxes {
+		if box.Name == mail.Inbox && unused(box) && !hasBelow(boxes, box.Name) {
+			continue
+		}
+		if r.takesPart(box) {
+			out = append(out, box)
+		}
+	}
+	return out
+}
+
+func unused(box mail.Mailbox) bool {
+	return box.Existence == mail.Exists && box.Status.Messages == 0 && box.Status.UIDNext <= 1 && !box.Subscribed
+}
+
+func hasBelow(boxes []mail.Mailbox, name mail.Name) bool {
+	for _, b := range boxes {
+		if b.Name.IsBelow(name) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *round) takesPart(box mail.Mailbox) bool {
+	for _, pattern := range r.h.Exclude {
+		if matchPattern(pattern, string(box.Name)) {
+			return false
+		}
+	}
+	switch {
+	case r.h.BoxGUID != "":
+		return box.Status.GUID.String() == strings.ToLower(r.h.BoxGUID)
+	case r.h.Box != "":
+		return matchPattern(string(mail.Name(r.h.Box).FoldInbox()), string(box.Name))
+	case r.h.Boxes != nil:
+		return matches(r.h.Boxes, box.Name)
+	}
+	return true
+}
+
+// matchPattern is IMAP's LIST pattern: '*' stands for anything, '%' and '?' for anything within a level or one character.
+func matchPattern(pattern, name string) bool {
+	for pattern != "" {
+		switch pattern[0] {
+		case '*', '%':
+			for i := 0; i <= len(name); i++ {
+				if matchPattern(pattern[1:], name[i:]) {
+					return true
+				}
+				if i < len(name) && pattern[0] == '%' && name[i] == '/' {
+					return false
+				}
+			}
+			return false
+		case '?':
+			if name == "" {
+				return false
+			}
+		default:
+			if name == "" || name[0] != pattern[0] {
+				return false
+			}
+		}
+		pattern, name = pattern[1:], name[1:]
+	}
+	return name == ""
+}
+
+func (r *round) sendTree(boxes []mail.Mailbox, deletions []mail.Deletion, sep byte) error {
+	for _, box := range boxes {
+		n := &item.Node{
+			Parts: box.Name.Parts(), Existence: box.Existence, GUID: box.Status.GUID,
+			Renamed: box.Renamed, Subscribed: box.Subscribed, SubscriptionChanged: box.SubscriptionChanged,
+		}
+		if !box.Status.GUID.IsZero() {
+			n.UIDValidity, n.UIDNext = box.Status.UIDValidity, box.Status.UIDNext
+			n.Messages, n.HighestModSeq = box.Status.Messages, box.Status.HighestModSeq
+		}
+		if err := r.c.send(n); err != nil {
+			return err
+		}
+	}
+	return r.sendNow(&item.EndOfList{}, &item.Deletes{Separator: sep, Deletions: deletions})
+}
+
+// receiveTree hears the other side's tree, with names as this side's store can hold them.
+func (r *round) receiveTree(ctx context.Context) (*tree.Tree, error) {
+	caps := r.store.Capabilities()
+	mapper := tree.Mapper{Separator: caps.Separator, AltChar: r.h.AltChar, PartMax: caps.NamePartMax}
+	r.remote = make(map[mail.MailboxGUID]remoteNode)
+	var nodes []*item.Node
+	var parts [][]string
+	err := list(ctx, r.c, "the mailbox tree", func(n *item.Node) error {
+		if len(nodes) == maxNodes {
+			return fmt.Errorf("%w: more than %d mailboxes", ErrProtocol, maxNodes)
+		}
+		nodes, parts = append(nodes, n), append(parts, n.Parts)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	boxes := make([]mail.Mailbox, len(nodes))
+	for i, name := range mapper.MapAll(parts) {
+		n := nodes[i]
+		boxes[i] = mail.Mailbox{
+			Name: name, Existence: n.Existence, Renamed: n.Renamed,
+			Subscribed: n.Subscribed, SubscriptionChanged: n.SubscriptionChanged,
+			Status: mail.Status{
+				GUID: n.GUID, UIDValidity: n.UIDValidity, UIDNext: n.UIDNext, Messages: n.Messages, HighestModSeq: n.HighestModSeq,
+			},
+		}
+		r.remote[n.GUID] = remoteNode{name, n.UIDValidity, store.NumbersOf(boxes[i].Status)}
+	}
+	d, err := expect[*item.Deletes](ctx, r.c, "the deleted mailboxes")
+	if err != nil {
+		return nil, err
+	}
+	t, err := tree.New(boxes, d.Deletions, d.Separator)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+	}
+	return t.WithEscape(d.Escape), nil
+}
+
+// changeTree executes the own part of the result. What no longer fits is left to the next round.
+func (r *round) changeTree(ctx context.Context, result tree.Result) error {
+	if r.treeMode() == tree.TwoWay && r.dir == exportOnly {
+		return nil // the source of a one-way sync keeps its tree
+	}
+	if err := r.judgeDeletes(result.Changes); err != nil {
+		return err
+	}
+	for _, c := range result.Changes {
+		if r.h.DryRun {
+			r.out.Plan = append(r.out.Plan, r.Side+": "+c.String())
+			continue
+		}
+		err := r.changeOne(ctx, c)
+		switch {
+		case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrExists):
+			r.desync(fmt.Sprintf("%s: %s: %v", r.Side, c, err))
+		case err != nil:
+			return fmt.Errorf("%s: %w", c, err)
+		}
+		r.out.Changed = true
+	}
+	return nil
+}
+
+// judgeDeletes asks the guard about mailboxes that would go only because the other side does not have them.
+func (r *round) judgeDeletes(changes []tree.Change) error {
+	var losses []store.Loss
+	for _, c := range changes {
+		if c.Op != tree.Delete || c.Witnessed {
+			continue
+		}
+		mb, err := r.store.Open(context.Background(), c.GUID)
+		if err != nil {
+			continue // it cannot be deleted then either
+		}
+		n := int(mb.Status().Messages)
+		losses = append(losses, store.Loss{Mailbox: mb.Name(), Known: n, Missing: n, Gone: true})
+		if err := mb.Close(); err != nil {
+			return err
+		}
+	}
+	if len(losses) == 0 {
+		return nil
+	}
+	return r.judge(losses)
+}
+
+func (r *round) changeOne(ctx context.Context, c tree.Change) error {
+	r.Logger.Debug("tree", "change", c.String())
+	switch c.Op {
+	case tree.Create:
+		return r.create(ctx, c)
+	case tree.CreateDirectory:
+		return r.store.CreateDirectory(ctx, c.Name)
+	case tree.Delete:
+		return r.store.Delete(ctx, c.GUID)
+	case tree.DeleteDirectory:
+		return r.store.DeleteDirectory(ctx, c.Name)
+	case tree.Rename:
+		return r.store.Rename(ctx, c.Name, c.To)
+	case tree.Subscribe, tree.Unsubscribe:
+		return r.store.Subscribe(ctx, c.Name, c.Op == tree.Subscribe)
+	case tree.SetGUID:
+		return r.store.SetGUID(ctx, c.Was, c.GUID)
+	}
+	return fmt.Errorf("unknown tree change %d", c.Op)
+}
+
+// create makes a mailbox. One that is there already without ever having held anything (the INBOX of a fresh account) takes
+// over the identity.
+func (r *round) create(ctx context.Context, c tree.Change) error {
+	err := r.store.Create(ctx, c.Name, c.GUID, c.UIDValidity)
+	if !errors.Is(err, store.ErrExists) {
+		return err
+	}
+	boxes, _, terr := r.store.Tree(ctx)
+	if terr != nil {
+		return terr
+	}
+	for _, box := range boxes {
+		if box.Name != c.Name || !unused(box) || box.Status.GUID.IsZero() {
+			continue
+		}
+		if err := r.store.SetGUID(ctx, box.Status.GUID, c.GUID); err != nil {
+			return err
+		}
+		return r.setUIDValidity(ctx, c.GUID, c.UIDValidity)
+	}
+	return err
+}
+
+func (r *round) setUIDValidity(ctx context.Context, guid mail.MailboxGUID, v mail.UIDValidity) error {
+	mb, err := r.store.Open(ctx, guid)
+	if err != nil {
+		return err
+	}
+	_, err = mb.Apply(ctx, store.Batch{Origin: r.origin(), UIDValidity: v})
+	return errors.Join(err, mb.Close())
+}

@@ -1,0 +1,329 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"dsyncfs/mirror/brain"
+	"dsyncfs/mirror/journal"
+)
+
+// Timing are the intervals of an Engine. Zero fields take the defaults.
+type Timing struct {
+	FullSync time.Duration // between rounds that look behind everybody's back; default 5 minutes
+	Poll     time.Duration // between rounds with a remote that cannot tell of its changes; default 30 seconds
+	Batch    time.Duration // how long a change waits for others to share its round; default 10 ms
+	Settle   time.Duration // after a local change, one more look for what was still under way; default 1.2 seconds
+	RetryMax time.Duration // longest pause between attempts to reach the remote; default 1 minute
+}
+
+func (t Timing) withDefaults() Timing {
+	for _, d := range []struct {
+		field *time.Duration
+		value time.Duration
+	}{
+		{&t.FullSync, 5 * time.Minute}, {&t.Poll, 30 * time.Second}, {&t.Batch, 10 * time.Millisecond},
+		{&t.Settle, 1200 * time.Millisecond}, {&t.RetryMax, time.Minute},
+	} {
+		if *d.field == 0 {
+			*d.field = d.value
+		}
+	}
+	return t
+}
+
+// Engine keeps a pair in sync for as long as Run runs. Its other methods may be called from any goroutine.
+type Engine struct {
+	pair    Pair
+	request brain.Request
+	timing  Timing
+	journal *journal.Journal
+	log     *slog.Logger
+
+	kick     chan struct{}    // something changed locally; holds at most one
+	requests chan syncRequest // rounds that somebody waits for
+
+	mu      sync.Mutex
+	status  Status
+	started uint64        // rounds begun
+	ended   uint64        // last round begun that succeeded
+	turn    chan struct{} // closed and replaced when a round ends
+	witness *witness
+}
+
+type syncRequest struct {
+	req  brain.Request
+	done chan<- syncResult
+}
+
+type syncResult struct {
+	out brain.Outcome
+	err error
+}
+
+// NewEngine prepares an Engine. req is what every round asks for; j may be nil for a pair without a mount.
+func NewEngine(p Pair, req brain.Request, t Timing, j *journal.Journal) *Engine {
+	e := &Engine{
+		pair: p, request: req, timing: t.withDefaults(), journal: j, log: p.Logger,
+		kick: make(chan struct{}, 1), requests: make(chan syncRequest), turn: make(chan struct{}),
+	}
+	e.pair.Options.Live = true
+	if j != nil {
+		e.witness = newWitness(j)
+		e.pair.Options.Witness = e.witness.saw
+	}
+	e.status.State = StateConnecting
+	return e
+}
+
+// Notify says that something changed in the local store.
+func (e *Engine) Notify() {
+	select {
+	case e.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Sync has a round made now and waits for it; full looks behind everybody's back.
+func (e *Engine) Sync(ctx context.Context, change func(*brain.Request)) (brain.Outcome, error) {
+	req := e.request
+	change(&req)
+	done := make(chan syncResult, 1)
+	select {
+	case e.requests <- syncRequest{req, done}:
+	case <-ctx.Done():
+		return brain.Outcome{}, context.Cause(ctx)
+	}
+	select {
+	case r := <-done:
+		return r.out, r.err
+	case <-ctx.Done():
+		return brain.Outcome{}, context.Cause(ctx)
+	}
+}
+
+// Barrier waits until a round that began after the call has succeeded: everything done before is at the remote then.
+func (e *Engine) Barrier(ctx context.Context) error {
+	e.mu.Lock()
+	ticket := e.started + 1
+	e.mu.Unlock()
+	for {
+		e.Notify()
+		e.mu.Lock()
+		ended, turn := e.ended, e.turn
+		e.mu.Unlock()
+		if ended >= ticket {
+			return nil
+		}
+		select {
+		case <-turn:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Run makes rounds until ctx ends, and then one last one for what is still queued, bounded by flush. It owns the connection.
+func (e *Engine) Run(ctx context.Context, flush time.Duration) error {
+	l := &loop{Engine: e}
+	defer l.disconnect()
+	for ctx.Err() == nil {
+		l.step(ctx)
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), flush)
+	defer cancel()
+	if e.queued() > 0 && l.master != nil {
+		l.round(last, e.request)
+	}
+	if errors.Is(context.Cause(ctx), context.Canceled) {
+		return nil
+	}
+	return context.Cause(ctx)
+}
+
+// loop is the state of Run.
+type loop struct {
+	*Engine
+	master   *brain.Master
+	failures int
+	lastFull time.Time
+	follow   bool // one more look is due after Settle
+}
+
+// step waits for the next reason and makes a round for it.
+func (l *loop) step(ctx context.Context) {
+	why := l.await(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	req := l.request
+	switch {
+	case why.request != nil:
+		req = why.request.req
+	case time.Since(l.lastFull) >= l.timing.FullSync:
+		why.full = true
+	}
+	out, err := l.round(ctx, req)
+	if why.request != nil {
+		why.request.done <- syncResult{out, err}
+	}
+	if err != nil {
+		return
+	}
+	if why.full || why.request != nil {
+		l.lastFull = time.Now()
+	}
+	l.follow = why.local || out.Desync
+}
+
+// reason says why a round is due.
+type reason struct {
+	request *syncRequest
+	local   bool
+	full    bool
+}
+
+// await waits for a reason to make a round.
+func (l *loop) await(ctx context.Context) reason {
+	timer := time.NewTimer(l.pause())
+	defer timer.Stop()
+	woken, stop := l.listen(ctx)
+	defer stop()
+	kick := l.kick
+	if l.failures > 0 {
+		kick = nil // the remote is away: what changes here is journaled, and waits
+	}
+	select {
+	case <-ctx.Done():
+	case r := <-l.requests:
+		return reason{request: &r}
+	case <-kick:
+		l.batch(ctx)
+		return reason{local: true}
+	case err := <-woken:
+		if err != nil {
+			l.lost(err)
+			return l.await(ctx)
+		}
+	case <-timer.C:
+	}
+	return reason{}
+}
+
+// pause is how long to wait at most.
+func (l *loop) pause() time.Duration {
+	switch {
+	case l.failures > 0:
+		return min(l.timing.RetryMax, 250*time.Millisecond<<min(l.failures-1, 10))
+	case l.lastFull.IsZero():
+		return 0
+	case l.follow:
+		return l.timing.Settle
+	case l.master == nil:
+		return min(l.timing.Poll, l.timing.FullSync)
+	}
+	return max(0, l.timing.FullSync-time.Since(l.lastFull))
+}
+
+// listen waits in the background for the other side's word. stop ends that and waits for it.
+func (l *loop) listen(ctx context.Context) (<-chan error, func()) {
+	if l.master == nil {
+		return nil, func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	woken := make(chan error, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, err := l.master.Idle(ctx)
+		if ctx.Err() == nil {
+			woken <- err
+		}
+	}()
+	return woken, func() { cancel(); <-done }
+}
+
+// batch lets changes that come close together share a round.
+func (l *loop) batch(ctx context.Context) {
+	t := time.NewTimer(l.timing.Batch)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	select {
+	case <-l.kick:
+	default:
+	}
+}
+
+// round makes one round, with up to two more if something changed meanwhile, and notes how it went.
+func (l *loop) round(ctx context.Context, req brain.Request) (brain.Outcome, error) {
+	ticket := l.begin()
+	out, err := l.rounds(ctx, req)
+	l.end(ticket, out, err)
+	return out, err
+}
+
+func (l *loop) rounds(ctx context.Context, req brain.Request) (total brain.Outcome, err error) {
+	for range maxRounds {
+		var out brain.Outcome
+		if out, err = l.one(ctx, req); err != nil {
+			l.lost(err)
+			return total, err
+		}
+		total.Add(out)
+		if total.Desync = out.Desync; !out.Desync {
+			break
+		}
+	}
+	l.failures = 0
+	return total, nil
+}
+
+func (l *loop) one(ctx context.Context, req brain.Request) (brain.Outcome, error) {
+	if err := l.connect(ctx); err != nil {
+		return brain.Outcome{}, err
+	}
+	mark := l.witness.begin()
+	out, err := l.pair.roundWith(ctx, l.master, req)
+	if err != nil {
+		return out, err
+	}
+	if !l.master.Live() {
+		l.disconnect()
+	}
+	return out, l.witness.end(mark)
+}
+
+func (l *loop) connect(ctx context.Context) error {
+	if l.master != nil {
+		return nil
+	}
+	peer, err := l.pair.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	l.master = brain.NewMaster(peer, l.pair.Options)
+	return nil
+}
+
+// lost gives up the connection after an error.
+func (l *loop) lost(err error) {
+	l.failures++
+	l.disconnect()
+	l.noteError(err)
+}
+
+func (l *loop) disconnect() {
+	if l.master == nil {
+		return
+	}
+	if err := l.master.Close(); err != nil {
+		l.log.Debug("closing the connection", "err", err)
+	}
+	l.master = nil
+}

@@ -1,0 +1,101 @@
+package mirror
+
+import (
+	"sync"
+
+	"dsyncfs/mirror/journal"
+	"dsyncfs/mirror/mail"
+)
+
+// The journal's marks.
+const (
+	markIndexed = "indexed" // changes up to here have been taken notice of: their witnesses are not needed again
+	markSent    = "sent"    // the remote has the changes up to here
+)
+
+// witness knows from the journal which mails and mailboxes a program removed through the mount: such an expunge was seen.
+//
+// A change is journaled before it is carried out, so a round may see the journal ahead of the store. What was journaled
+// counts as taken notice of only after the round that follows the one during which it was there, so nothing under way loses
+// its witness.
+type witness struct {
+	journal *journal.Journal
+
+	mu     sync.Mutex
+	read   uint64 // journal read up to here
+	before uint64 // end of the journal when the last successful round began
+	mails  map[witnessed]uint64
+}
+
+// witnessed is one mail, or with an empty base a mailbox.
+type witnessed struct {
+	mailbox mail.Name
+	base    string
+}
+
+func newWitness(j *journal.Journal) *witness {
+	from := j.Mark(markIndexed)
+	return &witness{journal: j, read: from, before: from, mails: make(map[witnessed]uint64)}
+}
+
+// begin reads what was journaled meanwhile and returns where the journal ends.
+func (w *witness) begin() uint64 {
+	if w == nil {
+		return 0
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for rec, err := range w.journal.Read(w.read) {
+		if err != nil {
+			break // what cannot be read is no witness
+		}
+		w.note(rec.Seq, rec.Event)
+		w.read = rec.Seq
+	}
+	return w.read
+}
+
+func (w *witness) note(seq uint64, ev mail.Event) {
+	switch ev.Op {
+	case mail.EventExpunge, mail.EventReplace, mail.EventMove:
+		if f, ok := mail.ParseFileName(ev.File); ok {
+			w.mails[witnessed{ev.Mailbox, f.Base}] = seq
+		}
+	case mail.EventMailboxDelete, mail.EventMailboxRename:
+		w.mails[witnessed{ev.Mailbox, ""}] = seq
+	}
+}
+
+// end notes that the round which began at mark succeeded.
+func (w *witness) end(mark uint64) error {
+	if w == nil {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key, seq := range w.mails {
+		if seq <= w.before {
+			delete(w.mails, key)
+		}
+	}
+	if err := w.journal.SetMark(markIndexed, w.before); err != nil {
+		return err
+	}
+	w.before = mark
+	return w.journal.SetMark(markSent, mark)
+}
+
+// saw implements store.RefreshOptions.Witness. A mailbox that was deleted or renamed takes everything in and below it along.
+func (w *witness) saw(mailbox mail.Name, base string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.mails[witnessed{mailbox, base}]; ok {
+		return true
+	}
+	for name := mailbox; name != ""; name = name.Parent() {
+		if _, ok := w.mails[witnessed{name, ""}]; ok {
+			return true
+		}
+	}
+	return false
+}

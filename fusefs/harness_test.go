@@ -244,8 +244,8 @@ func testLogger(t *testing.T) *slog.Logger { return slog.New(&warnHandler{t: t})
 type warnHandler struct{ t *testing.T }
 
 func (h *warnHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
-func (h *warnHandler) WithAttrs([]slog.Attr) slog.Handler            { return h }
-func (h *warnHandler) WithGroup(string) slog.Handler                 { return h }
+func (h *warnHandler) WithAttrs([]slog.Attr) slog.Handler           { return h }
+func (h *warnHandler) WithGroup(string) slog.Handler                { return h }
 func (h *warnHandler) Handle(_ context.Context, r slog.Record) error {
 	text := r.Message
 	r.Attrs(func(a slog.Attr) bool {

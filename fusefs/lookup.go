@@ -90,17 +90,20 @@ func (f *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fu
 		return fuse.Status(syscall.ESTALE)
 	}
 	if d := f.dirs[n.Dir]; n.Name != "" && d != nil && d.isMail() && n.Is(inode.HasAttr) {
-		f.fillAttr(&out.Attr, n.Attr())
+		f.fillAttr(&out.Attr, f.attrAs(inode.ID(in.NodeId), n.Attr()))
 		out.SetTimeout(mailTimeout)
 		f.mu.Unlock()
 		return fuse.OK
 	}
 	f.mu.Unlock()
-	return f.statInto(id, out)
+	return f.statInto(inode.ID(in.NodeId), out)
 }
 
 // statInto answers with a fresh stat of a node.
-func (f *fileSystem) statInto(id inode.ID, out *fuse.AttrOut) fuse.Status {
+func (f *fileSystem) statInto(asked inode.ID, out *fuse.AttrOut) fuse.Status {
+	f.mu.Lock()
+	id := f.target(asked)
+	f.mu.Unlock()
 	var st unix.Stat_t
 	if err := f.statNode(id, &st); err != nil {
 		return f.status("getattr", err)
@@ -112,7 +115,7 @@ func (f *fileSystem) statInto(id inode.ID, out *fuse.AttrOut) fuse.Status {
 		return fuse.Status(syscall.ESTALE)
 	}
 	f.refresh(id, &st)
-	f.fillAttr(&out.Attr, attrOf(&st))
+	f.fillAttr(&out.Attr, f.attrAs(asked, attrOf(&st)))
 	out.Rdev = uint32(st.Rdev)
 	out.SetTimeout(plainTimeout)
 	if d := f.dirs[id]; d != nil && d.isMail() {

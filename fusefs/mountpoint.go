@@ -23,13 +23,12 @@ func prepareMountpoint(opts Options) (string, error) {
 		return "", fmt.Errorf("mount point %s: %s: %w", opts.Mountpoint, fmt.Sprintf(format, args...), ErrMountpoint)
 	}
 	var st unix.Stat_t
-	err := unix.Stat(opts.Mountpoint, &st)
-	if err == unix.ENOTCONN {
+	if isDead(opts.Mountpoint) {
 		if err := recoverStale(opts.Mountpoint); err != nil {
 			return "", err
 		}
-		err = unix.Stat(opts.Mountpoint, &st)
 	}
+	err := unix.Stat(opts.Mountpoint, &st)
 	switch {
 	case err == unix.ENOENT:
 		return bad("there is no such directory; make it first")
@@ -61,6 +60,13 @@ func prepareMountpoint(opts Options) (string, error) {
 		return bad("not empty")
 	}
 	return path, nil
+}
+
+// isDead reports whether a FUSE file system is mounted there whose daemon is gone. The kernel may answer a stat from its
+// cache, but not a statfs.
+func isDead(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == unix.ENOTCONN
 }
 
 // isEmpty reports whether a directory has no entries.

@@ -50,9 +50,8 @@ func (f *fileSystem) answer(out *fuse.EntryOut, d *directory, id inode.ID, rdev 
 	out.SetAttrTimeout(d.timeout())
 	if n.Is(inode.Alias) {
 		out.SetEntryTimeout(0)
-		n = f.table.Get(f.aliases[id])
 	}
-	f.fillAttr(&out.Attr, n.Attr())
+	f.fillAttr(&out.Attr, f.attrAs(id, f.table.Get(f.target(id)).Attr()))
 	out.Rdev = uint32(rdev)
 }
 
@@ -202,6 +201,14 @@ func (f *fileSystem) Forget(nodeID, lookups uint64) {
 	}
 	n.Lookups -= uint32(min(lookups, uint64(n.Lookups)))
 	f.dropIfUnused(inode.ID(nodeID))
+}
+
+// attrAs returns a mail's attributes as the node shows them that was asked for: an alias has its own number.
+func (f *fileSystem) attrAs(id inode.ID, a inode.Attr) inode.Attr {
+	if n := f.table.Get(id); n != nil && n.Is(inode.Alias) {
+		a.Ino = n.Ino
+	}
+	return a
 }
 
 // target resolves an alias to the node it stands for. The caller holds mu.

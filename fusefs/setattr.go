@@ -29,7 +29,7 @@ func (f *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 			return f.status("setattr", err)
 		}
 	}
-	return f.statInto(id, out)
+	return f.statInto(inode.ID(in.NodeId), out)
 }
 
 // handle is how system calls on attributes reach a node: by descriptor if it has one, else by directory and name.

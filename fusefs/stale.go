@@ -19,8 +19,9 @@ import (
 // it does), and those must not be there. The program that took the name away itself is told the truth, so that "rename,
 // then check that the old name is gone" and "rename, then remove the old name" do what they mean.
 //
-// How. The kernel does nothing for a rename between two names of one inode. So a past name is answered with a node of its
-// own, an alias of the mail's node with the same inode number, which the kernel must ask for again at every use.
+// How. The kernel does nothing for a rename between two names of one inode, and mv(1) refuses it by the inode numbers. A
+// program that takes back a flag renames to a past name. So that is answered with a node and a number of its own, an alias
+// of the mail's node, which the kernel must ask for again at every use.
 
 // Bounds of what is remembered.
 const (
@@ -156,7 +157,7 @@ func (f *fileSystem) alias(d *directory, name string, real inode.ID) inode.ID {
 	}
 	id := f.table.New()
 	n, r := f.table.Get(id), f.table.Get(real)
-	n.SetType(r.Ino, r.Mode())
+	n.SetType(inode.AliasNumber(r.Ino, name), r.Mode())
 	n.Flags |= inode.Alias
 	n.Dir, n.Name = d.id, name
 	r.Lookups++ // the alias holds on to it

@@ -4,7 +4,7 @@
 // Inode numbers. The number that programs see is the one of the backing file: the mount shows one file system, a rename
 // (so a flag change, a move to cur/ and a move between mailboxes) keeps it, hard links share it, and it is the same after
 // a restart. The [ID] by which the kernel and the daemon talk of an inode is a slot of the table; it is reused only after
-// the kernel has forgotten it.
+// the kernel has forgotten it. A name that a mail no longer has shows a number of its own ([AliasNumber]).
 //
 // Size. A mail costs one [Node] (88 bytes), its name, one slot of its directory's map and 8 bytes of its listing: below
 // 200 bytes. Everything else (hard links beyond the first name, two files of one base name) is kept aside.

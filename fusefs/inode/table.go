@@ -260,3 +260,14 @@ func (t *Table) Each(f func(ID, *Node) bool) {
 		}
 	}
 }
+
+// AliasNumber is the number that a name of the past shows: not that of the mail, since programs refuse to rename a file to
+// another name of the same inode. The highest bit keeps it apart from the numbers of real files, which no Linux file
+// system makes so large.
+func AliasNumber(ino uint64, name string) uint64 {
+	h := uint64(14695981039346656037) ^ ino // FNV-1a
+	for i := 0; i < len(name); i++ {
+		h = (h ^ uint64(name[i])) * 1099511628211
+	}
+	return h | 1<<63
+}

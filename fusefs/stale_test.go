@@ -1,0 +1,65 @@
+package fusefs_test
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestAStaleNameReachesItsMail(t *testing.T) {
+	m := mountMaildir(t, nil)
+	for _, step := range []struct {
+		name, script string
+		output       string
+		want         []string
+	}{
+		{"setup", `for i in a b c d e f g h; do echo mail-$i > $M/tmp/$i; mv $M/tmp/$i $M/new/$i; done`, "",
+			[]string{"append INBOX a", "append INBOX b", "append INBOX c", "append INBOX d", "append INBOX e", "append INBOX f", "append INBOX g", "append INBOX h"}},
+		{"open by its place in new after it moved", `mv $M/new/a $M/cur/a:2,S; cat $M/new/a`, "mail-a", []string{"flags INBOX a -> a:2,S"}},
+		{"open by old flags", `mv $M/cur/a:2,S $M/cur/a:2,RS; cat $M/cur/a:2,S`, "mail-a", []string{"flags INBOX a:2,S -> a:2,RS"}},
+		{"a name that never was is not there", `test ! -e $M/cur/a:2,F && test ! -e $M/cur/zzz && test ! -e $M/new/zzz`, "", nil},
+		{"two flag changes merge", `mv $M/new/b $M/cur/b:2,; mv $M/cur/b:2, $M/cur/b:2,S; mv $M/cur/b:2, $M/cur/b:2,F; ls $M/cur | grep ^b`, "b:2,FS",
+			[]string{"flags INBOX b -> b:2,", "flags INBOX b:2, -> b:2,S", "flags INBOX b:2,S -> b:2,FS"}},
+		{"both programs still reach it", `cat $M/cur/b:2,F $M/cur/b:2,S`, "mail-b\nmail-b", nil},
+		{"a removed flag merges too", `mv $M/cur/b:2,S $M/cur/b:2,; ls $M/cur | grep ^b`, "b:2,F", []string{"flags INBOX b:2,FS -> b:2,F"}},
+		{"flags from new while it moved", `mv $M/new/c $M/cur/c:2,S; mv $M/new/c $M/cur/c:2,F; ls $M/cur | grep ^c`, "c:2,FS",
+			[]string{"flags INBOX c -> c:2,S", "flags INBOX c:2,S -> c:2,FS"}},
+		{"unlink by an old name", `mv $M/new/d $M/cur/d:2,; mv $M/cur/d:2, $M/cur/d:2,T; cat $M/cur/d:2,T; rm $M/cur/d:2,; test ! -e $M/cur/d:2,T; ls $M/cur | grep -c ^d || true`, "mail-d\n0",
+			[]string{"flags INBOX d -> d:2,", "flags INBOX d:2, -> d:2,T", "expunge INBOX d:2,T"}},
+		{"moved to another mailbox by an old name", `mv $M/new/e $M/cur/e:2,F; mv $M/new/e $M/.Work/cur/e:2,S; ls $M/.Work/cur`, "e:2,FS",
+			[]string{"flags INBOX e -> e:2,F", "move INBOX e:2,F -> Work e:2,FS"}},
+		{"flags set and taken back", `mv $M/new/f $M/cur/f:2,; mv $M/cur/f:2, $M/cur/f:2,S; mv $M/cur/f:2,S $M/cur/f:2,; ls $M/cur | grep ^f`, "f:2,",
+			[]string{"flags INBOX f -> f:2,", "flags INBOX f:2, -> f:2,S", "flags INBOX f:2,S -> f:2,"}},
+		{"keyword letters merge", `mv $M/new/g $M/cur/g:2,; mv $M/cur/g:2, $M/cur/g:2,a; mv $M/cur/g:2, $M/cur/g:2,Sb; ls $M/cur | grep ^g`, "g:2,Sab",
+			[]string{"flags INBOX g -> g:2,", "flags INBOX g:2, -> g:2,a", "flags INBOX g:2,a -> g:2,Sab"}},
+	} {
+		out := m.sh(t, step.script)
+		t.Run(step.name, func(t *testing.T) {
+			if got := strings.TrimSpace(out); got != step.output {
+				t.Errorf("output %q, want %q", got, step.output)
+			}
+			m.expect(t, step.want...)
+		})
+	}
+}
+
+// The program that renamed a mail must see the old name gone: mu and others check, and a defensive unlink of the old name
+// after a rename must not expunge the mail.
+func TestTheRenamingProgramSeesTheOldNameGone(t *testing.T) {
+	m := mountMaildir(t, nil)
+	m.sh(t, `echo x > $M/tmp/a; mv $M/tmp/a $M/new/a`)
+	m.helper(t, "rename-and-check", m.dir+"/new/a", m.dir+"/cur/a:2,S")
+	if out := m.sh(t, `cat $M/cur/a:2,S`); out != "x\n" {
+		t.Errorf("the mail says %q", out)
+	}
+	m.expect(t, "append INBOX a", "flags INBOX a -> a:2,S")
+}
+
+// An open file stays readable whatever happens to its names.
+func TestAnAliasOutlivesItsMail(t *testing.T) {
+	m := mountMaildir(t, nil)
+	out := m.sh(t, `echo x > $M/tmp/a; mv $M/tmp/a $M/new/a; mv $M/new/a $M/cur/a:2,
+		exec 3< $M/new/a; rm $M/cur/a:2,; cat <&3; test ! -e $M/new/a`)
+	if out != "x\n" {
+		t.Errorf("read %q", out)
+	}
+}

@@ -13,11 +13,11 @@ type Preference uint8
 const (
 	PreferLocal Preference = iota
 	PreferRemote
-	Union // what either side has stays, unless one side's log says that it was removed
+	Union // what either side has stays, unless a log says that it was removed, and no later one that it was added
 )
 
 // Preferred returns the preference for one mail: the side whose modseq of it is greater, else tie. Union holds whatever the
-// modseqs: it is for sides whose modseqs have nothing to do with each other.
+// modseqs: it is for sides whose modseqs may have nothing to do with each other.
 func Preferred(local, remote mail.ModSeq, tie Preference) Preference {
 	switch {
 	case tie == Union:
@@ -139,10 +139,36 @@ func Keywords(local, remote Marks, p Preference) mail.Keywords {
 
 // Merge returns the marks that a mail gets on both sides.
 func Merge(local, remote Marks, tie Preference) Marks {
+	modSeq := max(local.ModSeq, remote.ModSeq)
 	p := Preferred(local.ModSeq, remote.ModSeq, tie)
+	if tie == Union {
+		local.Logged, remote.Logged = withoutClash(local, remote)
+	}
 	return Marks{
 		Flags:    Flags(local.flagState(), remote.flagState(), p),
 		Keywords: Keywords(local, remote, p),
-		ModSeq:   max(local.ModSeq, remote.ModSeq),
+		ModSeq:   modSeq,
+	}
+}
+
+// withoutClash returns what both logs say without the older one of opposite changes: a union is for differences that nobody
+// can explain, while a flag that was set long ago and removed since is no longer wanted.
+func withoutClash(local, remote Marks) (l, r mail.Delta) {
+	l, r = local.Logged, remote.Logged
+	switch {
+	case local.ModSeq > remote.ModSeq:
+		r = unopposed(r, l)
+	case local.ModSeq < remote.ModSeq:
+		l = unopposed(l, r)
+	}
+	return l, r
+}
+
+// unopposed returns d without what goes against the stronger change.
+func unopposed(d, stronger mail.Delta) mail.Delta {
+	return mail.Delta{
+		Add: d.Add &^ stronger.Remove, Remove: d.Remove &^ stronger.Add,
+		AddKeywords:    d.AddKeywords.Minus(stronger.RemoveKeywords),
+		RemoveKeywords: d.RemoveKeywords.Minus(stronger.AddKeywords),
 	}
 }

@@ -145,6 +145,18 @@ func TestPlans(t *testing.T) {
 			want: "1+1-0+[y]-[]@10",
 		},
 		{
+			name: "a union believes the later of opposite changes", options: merge.Options{Tie: merge.Union},
+			local:  side{next: 2, highest: 9, changes: `s 1 A 4 2 - 2 &x`},
+			remote: side{next: 2, highest: 9, changes: `s 1 A 8 - 2 0 -x`},
+			want:   "1+0-2+[]-[x]@8",
+		},
+		{
+			name: "a union keeps what was removed longer ago than added", options: merge.Options{Tie: merge.Union},
+			local:  side{next: 2, highest: 9, changes: `s 1 A 8 2 - 2 &x`},
+			remote: side{next: 2, highest: 9, changes: `s 1 A 4 - 2 0 -x`},
+			want:   "1+0-0+[]-[]@10",
+		},
+		{
 			name: "an expunge beats flags", options: merge.Options{HaveBase: true, Base: 2},
 			local: side{next: 3, changes: `f 1 A 9 2 - 2|f 2 B 1 - - 0`}, remote: side{next: 3, changes: `e 1 A|f 2 B 1 - - 0`},
 			want: "x1",

@@ -56,15 +56,6 @@ func (m *memory) forget() {
 	}
 }
 
-func (m *memory) named(name mail.Name) *box {
-	for _, b := range m.boxes {
-		if b.name == name {
-			return b
-		}
-	}
-	return nil
-}
-
 func (m *memory) addDeletion(kind mail.DeletionKind, id mail.GUID128, now int64) {
 	m.dropDeletion(kind, id)
 	m.deletions = append(m.deletions, mail.Deletion{Kind: kind, ID: id, Time: now})

@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 		return &storetest.Fixture{
 			Store:   a.Open(),
 			Reopen:  func(*testing.T) store.Store { return a.Open() },
-			Outside: outside{a},
+			Outside: storetest.Memory{Account: a},
 			FillDisk: func(*testing.T) func() {
 				a.SetFull(true)
 				return func() { a.SetFull(false) }
@@ -42,34 +42,9 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// outside acts on an account behind its store's back.
-type outside struct{ a *memstore.Account }
-
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
-
-func (o outside) Deliver(t *testing.T, name mail.Name, body string, received int64) string {
-	base, err := o.a.Deliver(name, []byte(body), time.Unix(received, 0))
-	must(t, err)
-	return base
-}
-
-func (o outside) SetFlags(t *testing.T, name mail.Name, base string, flags mail.Flags) {
-	must(t, o.a.SetFlags(name, base, mail.Delta{Add: flags, Remove: mail.AllFlags &^ flags}))
-}
-
-func (o outside) Remove(t *testing.T, name mail.Name, base string) { must(t, o.a.Vanish(name, base)) }
-
-func (o outside) Move(t *testing.T, from mail.Name, base string, to mail.Name) {
-	must(t, o.a.Move(from, base, to))
-}
-
-func (o outside) CreateMailbox(t *testing.T, name mail.Name) { must(t, o.a.CreateMailbox(name)) }
-func (o outside) RenameMailbox(t *testing.T, from, to mail.Name) {
-	must(t, o.a.RenameMailbox(from, to))
-}
-func (o outside) DeleteMailbox(t *testing.T, name mail.Name) { must(t, o.a.LoseMailbox(name)) }

@@ -37,7 +37,8 @@ type Fixture struct {
 // Outside does what other programs do to the place, without telling the store. A mail is named by the base of its file name:
 // what [store.RefreshOptions.Witness] is asked about. Methods fail the test if they cannot.
 type Outside interface {
-	// Deliver adds a mail as a delivery agent does and returns its base name. The INTERNALDATE is received, in seconds.
+	// Deliver adds a mail as a delivery agent does and returns its base name. The INTERNALDATE is received, in seconds. Base
+	// names ascend by [mail.CompareDelivery] in the order of the calls.
 	Deliver(t *testing.T, mailbox mail.Name, body string, received int64) (base string)
 	// SetFlags changes the system flags of a mail as a reader does.
 	SetFlags(t *testing.T, mailbox mail.Name, base string, flags mail.Flags)
@@ -71,6 +72,7 @@ func Run(t *testing.T, factory func(t *testing.T) *Fixture) {
 			})
 		}
 	}
+	t.Run("Model", func(t *testing.T) { runModel(t, factory) })
 }
 
 // suite is one fixture in use.

@@ -17,9 +17,10 @@ type Entry struct {
 	Content mail.ContentHash // zero: unknown; such a mail is matched by GUID only
 }
 
-// Alignment says how the losing side's messages take over the identities of the winner's. It is not carried out
-// alone: the side goes on as if it were (see [Alignment.View]) and does it together with what comes of the merge (see
-// [Alignment.Into]). A log of the old UIDs means nothing then, if the UIDVALIDITY changes.
+// Alignment says how the losing side's messages take over the identities of the winner's. It may be
+// carried out at once, with UIDs started anew if there is a UIDValidity. Better is to go on as if it were (see
+// [Alignment.View]) and to do it together with what comes of the merge (see [Alignment.Into]): then no client ever sees a
+// mailbox in which lower UIDs appear later. If the UIDVALIDITY changes, a log of the old UIDs means nothing any more.
 type Alignment struct {
 	UIDValidity mail.UIDValidity // the winner's, if it is another; else 0
 	UIDNext     mail.UID         // above all UIDs given out

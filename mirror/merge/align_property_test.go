@@ -25,8 +25,9 @@ func entries(b *box, known func() bool) []merge.Entry {
 	return out
 }
 
-// adopt is the first round between two copies that know nothing of each other.
-func (p *pair) adopt(known func() bool) (merge.Alignment, error) {
+// adopt is the first round between two copies that know nothing of each other. The alignment is carried out at once, or
+// together with the merge.
+func (p *pair) adopt(known func() bool, atOnce bool) (merge.Alignment, error) {
 	winner, loser := p.a, p.b
 	if merge.Winner(p.a.status(), p.b.status(), 1, 2) < 0 {
 		winner, loser = p.b, p.a
@@ -49,7 +50,9 @@ func (p *pair) adopt(known func() bool) (merge.Alignment, error) {
 	if err != nil {
 		return al, err
 	}
-	al.Into(&planL)
+	if !atOnce {
+		al.Into(&planL)
+	}
 	planW, err := plan(options(winner, loser, winner.messages, merge.Remote), records(view, nil, false, 0))
 	if err != nil {
 		return al, err
@@ -60,6 +63,10 @@ func (p *pair) adopt(known func() bool) (merge.Alignment, error) {
 		}
 	}
 	loserBefore, winnerBefore := viewed(loser, &al), winner.clone()
+	if atOnce {
+		first := merge.Plan{Restart: al.UIDValidity != 0, UIDValidity: al.UIDValidity, Realign: al.Realign, UIDNext: al.UIDNext}
+		loser.apply(first, winnerBefore)
+	}
 	loser.apply(planL, winnerBefore)
 	winner.apply(planW, loserBefore)
 	p.base = base{have: true, uid: planW.LastCommon, a: p.a.highest, b: p.b.highest}
@@ -113,7 +120,7 @@ func TestTwoCopiesAreAdoptedAndNotDoubled(t *testing.T) {
 			b.log = nil
 		}
 		before := h.clone()
-		al, err := h.adopt(known)
+		al, err := h.adopt(known, rapid.Bool().Draw(t, "at once"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +151,7 @@ func TestTwoCopiesAreAdoptedAndNotDoubled(t *testing.T) {
 				t.Fatalf("second round (base %v) plans\n%+v\n%+v", useBase, a, b)
 			}
 		}
-		if al, err := h.clone().adopt(known); err != nil || len(al.Realign) > 0 {
+		if al, err := h.clone().adopt(known, false); err != nil || len(al.Realign) > 0 {
 			t.Fatalf("second alignment: %+v, %v", al, err)
 		}
 	})

@@ -210,6 +210,9 @@ func (p *Planner) assign() error {
 	next := p.finalUIDs(max(p.localNext, p.remoteNext))
 	p.groupOf = nil
 	p.place(p.units())
+	if p.o.Aligned == Local && len(p.plan.Adds) > 0 {
+		p.plan.Restart = true // the winner's mails keep UIDs that may be below UIDNEXT here
+	}
 	return p.conclude(next)
 }
 

@@ -9,7 +9,8 @@ type Plan struct {
 	// forgotten, so that the next round compares everything.
 	Resync bool
 
-	// UIDValidity is the mailbox's new UIDVALIDITY, 0 for none. If Restart is set it may equal the present one.
+	// UIDValidity is the mailbox's new UIDVALIDITY, 0 for none (also with Restart, where an alignment was carried out before).
+	// It may equal the present one.
 	UIDValidity mail.UIDValidity
 	// Restart: the UIDs start anew. UIDNext is set and not raised, and Realign and Adds may use any UID that is free once
 	// Realign and Expunges are done. Only a backup destination that had got ahead of its source, and a side that was

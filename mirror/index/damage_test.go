@@ -137,9 +137,23 @@ func TestDamagedFileIsReplacedAtOpen(t *testing.T) {
 			if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, content, 0o600)); err != nil {
 				t.Fatal(err)
 			}
+			before := openFiles(t)
 			wantReplaced(t, path, "corrupt", epoch, content)
+			if after := openFiles(t); after != before {
+				t.Errorf("%d open files, were %d", after, before)
+			}
 		})
 	}
+}
+
+// openFiles counts the descriptors of this process.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
 }
 
 func TestSetAsideFilesAreNumberedAndBounded(t *testing.T) {

@@ -112,6 +112,8 @@ func (x *Index) openOrReplace() error {
 	return x.openFile()
 }
 
+// openFile opens the file as it is. The list of free pages is kept in it: working it out anew would read every page, and a
+// run that finds nothing changed has to be quick.
 func (x *Index) openFile() error {
 	mapping := minMapping
 	if info, err := os.Stat(x.path); err == nil {

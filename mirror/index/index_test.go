@@ -514,3 +514,89 @@ func TestInUse(t *testing.T) {
 		t.Errorf("the waiting process: %v", err)
 	}
 }
+
+// TestViewsAndUpdatesAtOnce reads while it writes; each View must see whole updates.
+func TestViewsAndUpdatesAtOnce(t *testing.T) {
+	x := open(t, newPath(t))
+	const last = 60
+	errs := make(chan error, 4)
+	done := make(chan struct{})
+	for range 3 {
+		go func() {
+			for {
+				select {
+				case <-done:
+					errs <- nil
+					return
+				default:
+				}
+				if err := CheckConsistency(x); err != nil {
+					errs <- err
+					return
+				}
+			}
+		}()
+	}
+	go func() {
+		defer close(done)
+		for n := 1; n <= last; n++ {
+			if err := x.Update(func(tx store.CatalogTx) error { return addRound(tx, n) }); err != nil {
+				errs <- err
+				return
+			}
+		}
+		errs <- nil
+	}()
+	for range 4 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	if n, err := rounds(x); n != last || err != nil {
+		t.Errorf("%d rounds, %v", n, err)
+	}
+}
+
+// TestCheckConsistencyFindsEveryBreach breaks each of the rules once.
+func TestCheckConsistencyFindsEveryBreach(t *testing.T) {
+	good := mailboxRecord(1, "a")
+	good.Status.Messages, good.Status.UIDNext, good.Status.HighestModSeq, good.LogStart = 1, 10, 50, 5
+	message := func(uid mail.UID, m mail.ModSeq) store.MessageRecord {
+		return store.MessageRecord{Message: mail.Message{UID: uid, ModSeq: m}}
+	}
+	for name, c := range map[string]struct {
+		want string
+		put  func(tx store.CatalogTx) error
+	}{
+		"": {"", func(store.CatalogTx) error { return nil }},
+		"a UID at UIDNEXT": {"UID 10 after 0", func(tx store.CatalogTx) error {
+			return errors.Join(tx.DropMessage(guid(1), 3), tx.PutMessage(guid(1), message(10, 7)))
+		}},
+		"a modseq above the highest": {"modseq 51", func(tx store.CatalogTx) error { return tx.PutMessage(guid(1), message(3, 51)) }},
+		"a modseq of zero":           {"modseq 0", func(tx store.CatalogTx) error { return tx.PutMessage(guid(1), message(3, 0)) }},
+		"a wrong count":              {"2 messages, the status says 1", func(tx store.CatalogTx) error { return tx.PutMessage(guid(1), message(4, 7)) }},
+		"a log entry before its start": {"modseq 5 after 5", func(tx store.CatalogTx) error {
+			return tx.AppendLog(guid(1), store.LogEntry{ModSeq: 5, Kind: store.LogAppend, UID: 3})
+		}},
+		"a log entry above the highest": {"log: modseq 51", func(tx store.CatalogTx) error {
+			return tx.AppendLog(guid(1), store.LogEntry{ModSeq: 51, Kind: store.LogAppend, UID: 3})
+		}},
+		"a log entry of a future UID": {"log: UID 11", func(tx store.CatalogTx) error {
+			return tx.AppendLog(guid(1), store.LogEntry{ModSeq: 9, Kind: store.LogAppend, UID: 11})
+		}},
+		"an expunged message": {"UID 3 was expunged", func(tx store.CatalogTx) error {
+			return tx.AppendLog(guid(1), store.LogEntry{ModSeq: 9, Kind: store.LogExpunge, UID: 3})
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := open(t, newPath(t))
+			update(t, x, func(tx store.CatalogTx) error {
+				return errors.Join(tx.PutMailbox(good), tx.PutMessage(guid(1), message(3, 7)), c.put(tx))
+			})
+			err := CheckConsistency(x)
+			if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error %v, want %q", err, c.want)
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package memstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -18,6 +19,9 @@ type writer struct {
 	o   store.Origin
 	now int64
 	res store.Result
+
+	// going are the messages that this batch expunges, by UID: an add of the same batch may give one of them another UID.
+	going map[mail.UID]*file
 }
 
 // Apply implements [store.Mailbox].
@@ -32,7 +36,7 @@ func (m *mailbox) Apply(ctx context.Context, batch store.Batch) (store.Result, e
 		if err := checkBatch(batch); err != nil {
 			return fmt.Errorf("change mailbox %q: %w", m.name, err)
 		}
-		w := &writer{m: m, a: a, b: b, d: d, o: batch.Origin, now: a.now().Unix()}
+		w := &writer{m: m, a: a, b: b, d: d, o: batch.Origin, now: a.now().Unix(), going: make(map[mail.UID]*file)}
 		before := b.status
 		w.apply(batch)
 		w.res.Changed = w.res.Changed || b.status != before
@@ -143,8 +147,8 @@ func (w *writer) takeOut(realign []store.Realign) (moves []move) {
 		if msg == nil {
 			continue
 		}
-		if r.NewGUID != "" && r.NewGUID != msg.GUID {
-			msg = w.setGUID(msg, r.NewGUID)
+		if r.NewGUID != "" && r.NewGUID != msg.GUID || r.Received != 0 && r.Received != msg.Received {
+			msg = w.setIdentity(msg, cmp.Or(r.NewGUID, msg.GUID), cmp.Or(r.Received, msg.Received))
 		}
 		if r.NewUID != 0 && r.NewUID != r.UID {
 			moves = append(moves, move{msg, r.NewUID})
@@ -156,12 +160,12 @@ func (w *writer) takeOut(realign []store.Realign) (moves []move) {
 	return moves
 }
 
-func (w *writer) setGUID(msg *message, guid mail.GUID) *message {
+func (w *writer) setIdentity(msg *message, guid mail.GUID, received int64) *message {
 	f := *w.d.files[msg.base]
-	f.guid = guid
+	f.guid, f.received = guid, received
 	w.d.files[msg.base] = &f
 	m := *msg
-	m.GUID = guid
+	m.GUID, m.Received = guid, received
 	m.ModSeq = w.log(store.LogFlags, m.UID, store.LogEntry{}, 0)
 	w.b.put(&m)
 	return &m
@@ -217,18 +221,23 @@ func (w *writer) expunge(e store.Expunge) {
 		return
 	}
 	w.m.s.hold(msg, f)
+	w.going[e.UID] = f
 	delete(w.d.files, msg.base)
 	w.log(store.LogExpunge, e.UID, store.LogEntry{GUID128: msg.GUID.Hash128()}, 0)
 	w.b.drop(e.UID)
 }
 
 func (w *writer) add(add store.Add, anyFree bool) {
-	content, ok := w.source(add)
+	content, details, ok := w.source(add)
 	if !ok {
 		w.vanished(add.Message.UID)
 		return
 	}
 	m := add.Message
+	if details != nil { // of the copied message, where nothing else is said
+		m.Received, m.Saved = cmp.Or(m.Received, details.received), cmp.Or(m.Saved, details.saved)
+		m.POP3UIDL, m.POP3Order = cmp.Or(m.POP3UIDL, details.uidl), cmp.Or(m.POP3Order, details.order)
+	}
 	base := w.a.newBase()
 	if m.GUID == "" {
 		m.GUID = mail.GUID(base)
@@ -246,23 +255,26 @@ func (w *writer) add(add store.Add, anyFree bool) {
 	w.b.put(msg)
 }
 
-// source returns the bytes to add. A staged mail is used up.
-func (w *writer) source(add store.Add) ([]byte, bool) {
+// source returns the bytes to add, and the message that is copied if there is one. A staged mail is used up.
+func (w *writer) source(add store.Add) ([]byte, *file, bool) {
 	switch {
 	case add.Staged != "":
 		content, ok := w.m.staged[add.Staged]
 		delete(w.m.staged, add.Staged)
-		return content, ok
+		return content, nil, ok
 	case add.From.Held != "":
 		held, ok := w.m.s.held[add.From.Held]
 		if !ok {
-			return nil, false
+			return nil, nil, false
 		}
-		return held.file.body, true
+		return held.file.body, held.file, true
 	}
 	_, f := w.a.file(add.From.Mailbox, add.From.UID)
-	if f == nil {
-		return nil, false
+	if gone := w.going[add.From.UID]; gone != nil && add.From.Mailbox == w.m.guid {
+		f = gone
 	}
-	return slices.Clip(f.body), true
+	if f == nil {
+		return nil, nil, false
+	}
+	return slices.Clip(f.body), f, true
 }

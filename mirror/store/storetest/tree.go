@@ -217,6 +217,22 @@ var treeCases = map[string]func(*testing.T, *suite){
 		}
 		s.wantDeletion(t, mail.DeletedMailbox, mail.GUID128(guidA))
 	},
+	"Delete/a mailbox that comes back under its GUID is not recorded as deleted": func(t *testing.T, s *suite) {
+		s.create(t, work, guidA)
+		if err := s.store.Delete(t.Context(), guidA); err != nil {
+			t.Fatal(err)
+		}
+		s.wantDeletion(t, mail.DeletedMailbox, mail.GUID128(guidA))
+		s.create(t, play, guidA)
+		s.reopen(t)
+		s.quiet(t)
+		if n := s.node(t, play); n.Status.GUID != guidA {
+			t.Errorf("mailbox %+v", n)
+		}
+		if _, deletions := s.tree(t); len(deletions) > 0 {
+			t.Errorf("deletions %+v", deletions)
+		}
+	},
 	"Rename/moves the mailbox and everything below": func(t *testing.T, s *suite) {
 		s.create(t, "a", guidA)
 		s.create(t, "a/b/c", guidB)

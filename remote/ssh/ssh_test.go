@@ -25,6 +25,9 @@ import (
 	"dsyncfs/remote/ssh"
 )
 
+// grace of the suite's dialers: long enough for a busy machine, short enough for the programs that use it up.
+const grace = 1500 * time.Millisecond
+
 func TestMain(m *testing.M) { remotetest.Main(m) }
 
 // options are those of a user who is set up for the server, has no agent and cannot be asked.
@@ -123,7 +126,7 @@ func TestConformance(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	remotetest.Run(t, func(tb testing.TB, stderr func(string)) remote.Dialer {
 		opts := options(s)
-		opts.Stderr, opts.Grace = stderr, 300*time.Millisecond
+		opts.Stderr, opts.Grace = stderr, grace
 		return dialer(tb, opts)
 	})
 }
@@ -135,7 +138,7 @@ func TestConformanceThroughAJumpHost(t *testing.T) {
 		"Host 127.0.0.1", "User "+s.User, "IdentityFile "+s.ClientKeyFile, "UserKnownHostsFile "+s.KnownHostsFile, "Host *")
 	remotetest.Run(t, func(tb testing.TB, stderr func(string)) remote.Dialer {
 		opts := options(s)
-		opts.ConfigFiles, opts.Stderr, opts.Grace = jump, stderr, 300*time.Millisecond
+		opts.ConfigFiles, opts.Stderr, opts.Grace = jump, stderr, grace
 		return dialer(tb, opts)
 	})
 }
@@ -146,7 +149,7 @@ func TestConformanceOfTheSystemsSSH(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	remotetest.Run(t, func(tb testing.TB, stderr func(string)) remote.Dialer {
 		d, err := command.SSH(command.SSHOptions{
-			Options: command.Options{Host: "sshd", Stderr: stderr, Grace: 300 * time.Millisecond},
+			Options: command.Options{Host: "sshd", Stderr: stderr, Grace: grace},
 			Program: []string{"ssh", "-F", s.ConfigFile},
 		})
 		if err != nil {
@@ -416,10 +419,10 @@ func TestCancelWhileThePassphraseIsAskedFor(t *testing.T) {
 func TestThinkingIsNotTimedOut(t *testing.T) {
 	s := harness.StartSSHD(t)
 	opts, _ := keyOf(t, s, "ed25519", "open sesame")
-	opts.ConnectTimeout = 500 * time.Millisecond
+	opts.ConnectTimeout = 2 * time.Second
 	opts.Prompt = func(ctx context.Context, _ string, _ bool) (string, error) {
 		select {
-		case <-time.After(2 * opts.ConnectTimeout):
+		case <-time.After(opts.ConnectTimeout * 11 / 10):
 		case <-ctx.Done():
 		}
 		return "open sesame", context.Cause(ctx)
@@ -628,7 +631,7 @@ func TestDeadPeerIsNoticed(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			opts := options(s)
 			opts.ConfigFiles = row.config
-			opts.KeepaliveInterval, opts.KeepaliveTimeout = 100*time.Millisecond, 400*time.Millisecond
+			opts.KeepaliveInterval, opts.KeepaliveTimeout = 200*time.Millisecond, 2*time.Second
 			session := works(t, opts)
 			conn, err := session.Start(patient(t), remotetest.Helper("echo"))
 			if err != nil {
@@ -736,4 +739,29 @@ func TestServerThatRunsNoCommands(t *testing.T) {
 	if _, err := session.Start(patient(t), []string{"true"}); remote.Classify(err) != remote.ErrRefused || !strings.Contains(err.Error(), "sshd") {
 		t.Errorf("start: %v", err)
 	}
+}
+
+func TestStartOnADeadPeerEndsWithItsContext(t *testing.T) {
+	s := harness.StartSSHD(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	session := works(t, options(s))
+	resume := stopPeer(t, session)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := session.Start(ctx, []string{"true"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("start: %v", err)
+	}
+	session.Close()
+	resume()
+}
+
+func TestTooManyKeys(t *testing.T) {
+	s := harness.StartSSHD(t, "MaxAuthTries 1")
+	dir := t.TempDir()
+	opts := options(s)
+	for _, name := range []string{"a", "b"} {
+		opts.Identities = append(opts.Identities, filepath.Join(dir, name))
+		harness.GenerateSSHKey(t, filepath.Join(dir, name), "ed25519", "")
+	}
+	fails(t, opts, remote.ErrAuth, "too many keys", "IdentitiesOnly")
 }

@@ -109,8 +109,8 @@ func contents(t rapid.TB, s side) string {
 			continue // whether a level of hierarchy exists by itself depends on the store
 		}
 		st := box.Status
-		fmt.Fprintf(&b, "%s exists=%d guid=%s validity=%d next=%d n=%d subscribed=%v\n",
-			box.Name, box.Existence, st.GUID, st.UIDValidity, st.UIDNext, st.Messages, box.Subscribed)
+		fmt.Fprintf(&b, "%s guid=%s validity=%d next=%d n=%d subscribed=%v\n",
+			box.Name, st.GUID, st.UIDValidity, st.UIDNext, st.Messages, box.Subscribed)
 		if st.GUID.IsZero() {
 			continue
 		}
@@ -277,17 +277,56 @@ func TestEmptiedSourceDoesNotEmptyDestination(t *testing.T) {
 			if n := len(bodies(t, b)); n != 60 {
 				t.Fatalf("destination has %d mails", n)
 			}
-			// The same with the memory gone: the destination's own guard has to stop it.
-			a.account.LoseMemory()
-			_, err, serr = syncOnce(a, b, overWire, req)
-			var theirs *brain.GuardError
-			if name == "backup" && !errors.As(err, &theirs) {
-				t.Fatalf("errors %v, %v, want the guard's", err, serr)
-			}
-			if n := len(bodies(t, b)); n != 60 {
-				t.Fatalf("destination has %d mails", n)
-			}
 		})
+	}
+}
+
+func TestMailboxThatASourceNeverKnewIsNotDeleted(t *testing.T) {
+	c := newClock()
+	a, b := pair(t, c)
+	must(t, b.account.CreateMailbox("Work"))
+	for i := range 60 {
+		_, err := b.account.Deliver("Work", fmt.Appendf(nil, "mail %d", i), c.time())
+		must(t, err)
+	}
+	_, err := a.account.Deliver("INBOX", []byte("one"), c.time())
+	must(t, err)
+	_, err, _ = syncOnce(a, b, overWire, brain.Request{Type: item.SyncState, BackupReceive: true})
+	var theirs *brain.GuardError
+	if !errors.As(err, &theirs) {
+		t.Fatalf("error %v, want the other side's guard", err)
+	}
+	if n := len(bodies(t, b)); n != 60 {
+		t.Fatalf("destination has %d mails", n)
+	}
+	allowed := brain.Request{Type: item.SyncState, BackupReceive: true, AllowExpunge: []string{"Work"}}
+	_, err, serr := syncOnce(a, b, overWire, allowed)
+	must(t, errors.Join(err, serr))
+	if n := len(bodies(t, b)); n != 1 {
+		t.Fatalf("destination has %d mails after the user's word", n)
+	}
+}
+
+func TestNewMailsWithTheSameUIDsBothStay(t *testing.T) {
+	c := newClock()
+	a, b := pair(t, c)
+	_, err := a.account.Deliver("INBOX", []byte("common"), c.time())
+	must(t, err)
+	quiet(t, a, b, inProcess)
+	for i := range 2 {
+		for _, s := range []side{a, b} {
+			_, err := s.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d of %s", i, s.options.Side), c.time())
+			must(t, err)
+		}
+	}
+	out, err, serr := syncOnce(a, b, inProcess, twoWay())
+	must(t, errors.Join(err, serr))
+	if out.Desync {
+		t.Errorf("outcome %+v", out)
+	}
+	quiet(t, a, b, inProcess)
+	if n := len(bodies(t, a)); n != 5 {
+		t.Errorf("%d mails, want 5", n)
 	}
 }
 
@@ -296,6 +335,8 @@ type user struct {
 	side
 	serial *int
 }
+
+func (u user) String() string { return u.options.Side }
 
 var names = []mail.Name{"INBOX", "Work", "Work/2026", "Archive", "Entwürfe"}
 

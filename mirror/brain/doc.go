@@ -16,6 +16,6 @@
 // followed by another on the same connection, and a round leaves out mailboxes whose numbers are known on both sides.
 //
 // Start from [Master], [Slave] and [Pipe]. Two goroutines work while a mailbox is compared, one that sends and one that
-// receives; the receiver never waits for the sender, so bounded pipes cannot deadlock. The package knows no wire, no file
+// receives; the receiver waits for the sender only after the last body, so bounded pipes cannot deadlock. The package knows no wire, no file
 // and no clock but [Options.Now].
 package brain

@@ -32,6 +32,7 @@ type exchange struct {
 
 	// The receiver closes each of these when it got that far; the sender waits for them.
 	alignedNow, planned, asked, complete chan struct{}
+	sentAll                              chan struct{} // closed by the sender when all bodies are out
 	incoming                             incoming
 	localAttributes                      map[attributeKey]store.Attribute
 }
@@ -49,6 +50,7 @@ func (r *round) newExchange(mb store.Mailbox) *exchange {
 	return &exchange{
 		r: r, mb: mb,
 		alignedNow: make(chan struct{}), planned: make(chan struct{}), asked: make(chan struct{}), complete: make(chan struct{}),
+		sentAll: make(chan struct{}),
 	}
 }
 
@@ -185,13 +187,14 @@ func (x *exchange) send(ctx context.Context) error {
 			return err
 		}
 	}
+	close(x.sentAll)
 	if err := await(ctx, x.complete); err != nil {
 		return err
 	}
 	return x.r.sendNow(&x.lastOwn)
 }
 
-// receive is the other side's half. It never waits for send.
+// receive is the other side's half. It waits for send only when it has nothing left to read but the final state.
 func (x *exchange) receive(ctx context.Context) error {
 	c := x.r.c
 	if x.r.dir.imports() {

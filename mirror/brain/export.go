@@ -96,7 +96,7 @@ func (x *exchange) changes(ctx context.Context) iter.Seq2[*item.Change, error] {
 // complement adds what filters and verification need to know of a message.
 func (x *exchange) complement(c *item.Change, m *mail.Message) {
 	h := x.r.h
-	if h.Since > 0 || h.Until > 0 || h.Verify {
+	if h.Since > 0 || h.Until > 0 || h.Verify || x.alignment == alignOther {
 		c.Received = max(m.Received, 1)
 	}
 	if h.MaxSize > 0 && m.VirtualSize >= 0 {

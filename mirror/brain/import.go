@@ -158,8 +158,8 @@ func (x *exchange) align(ctx context.Context, records iter.Seq2[*item.Change, er
 	if b.Restart {
 		b.UIDNext = a.UIDNext
 	}
-	for _, r := range a.Realign {
-		b.Realign = append(b.Realign, store.Realign(r))
+	if b.Realign, err = x.realignments(a, kept); err != nil {
+		return nil, err
 	}
 	if emptyBatch(b) {
 		return sequence(kept), nil
@@ -179,6 +179,38 @@ func (x *exchange) align(ctx context.Context, records iter.Seq2[*item.Change, er
 	}
 	x.aligned = x.mb.Messages
 	return sequence(kept), nil
+}
+
+// realignments are the steps of an alignment, with the other side's INTERNALDATE for what is the same mail.
+func (x *exchange) realignments(a merge.Alignment, theirs []*item.Change) ([]store.Realign, error) {
+	out := make([]store.Realign, len(a.Realign))
+	step := make(map[mail.UID]int, len(a.Realign)) // by new UID
+	for i, r := range a.Realign {
+		out[i] = store.Realign{UID: r.UID, NewUID: r.NewUID, NewGUID: r.NewGUID}
+		step[r.NewUID] = i
+	}
+	for m, err := range a.View(x.mb.Messages)(0) {
+		if err != nil {
+			return nil, err
+		}
+		for len(theirs) > 0 && (theirs[0].UID < m.UID || theirs[0].Type != item.ChangeSave) {
+			theirs = theirs[1:]
+		}
+		if len(theirs) == 0 {
+			break
+		}
+		c := theirs[0]
+		if c.UID != m.UID || c.GUID != m.GUID || c.Received == 0 || c.Received == m.Received {
+			continue
+		}
+		i, known := step[m.UID]
+		if !known {
+			i = len(out)
+			out = append(out, store.Realign{UID: a.Original(m.UID), NewUID: m.UID})
+		}
+		out[i].Received = c.Received
+	}
+	return out, nil
 }
 
 // pair finds out which own messages are which of the other side's.
@@ -234,6 +266,10 @@ func (x *exchange) receiveMails(ctx context.Context) error {
 	}
 	if x.r.h.DryRun || x.r.h.Verify {
 		return nil
+	}
+	// The other side reads what is sent to it whatever this side does, so waiting for the own sender is safe here.
+	if err := await(ctx, x.sentAll); err != nil {
+		return err
 	}
 	return x.incoming.complete(ctx)
 }

@@ -28,9 +28,11 @@ type incoming struct {
 	ready     int   // adds[next:ready] can be applied
 	bytes     int64 // staged and not applied
 	waiting   map[mail.GUID]int32
-	moving    map[mail.UID]store.Expunge // expunges of mails that get another UID: applied with their add
-	first     store.Batch                // everything of the plan that is no add
-	firstDone bool
+	rest      store.Batch // everything of the plan that is no add
+	lowest    mail.UID    // of the new UIDs in rest; adds above it are committed with it or after it
+	highest   mail.UID    // of these; adds below it are committed with it or before it
+	finishing bool        // the own bodies have been sent: mails may change their UIDs or go
+	restDone  bool
 
 	status  mail.Status // after the last batch; zero: none yet
 	desync  bool
@@ -79,7 +81,7 @@ func (in *incoming) begin(ctx context.Context, x *exchange, p merge.Plan) error 
 	if err := in.judge(); err != nil {
 		return err
 	}
-	in.prepareFirst()
+	in.prepareRest()
 	in.waiting = make(map[mail.GUID]int32)
 	for i := range p.Adds {
 		for k := range p.Adds[i].Instances {
@@ -105,31 +107,23 @@ func (in *incoming) judge() error {
 	return in.x.r.judge([]store.Loss{{Mailbox: in.x.mb.Name(), Known: int(s.Messages), Missing: n}})
 }
 
-// prepareFirst makes the batch of everything that is no add. What only has to be raised, and is not below already, is left
+// prepareRest makes the batch of everything that is no add. What only has to be raised, and is not below already, is left
 // out, so that an unchanged mailbox is not touched.
-func (in *incoming) prepareFirst() {
+func (in *incoming) prepareRest() {
 	p, s := &in.plan, in.x.mb.Status()
 	b := store.Batch{Origin: in.x.r.origin(), UIDValidity: p.UIDValidity, Restart: p.Restart}
+	in.lowest = mail.MaxUID + 1
 	for _, r := range p.Realign {
-		b.Realign = append(b.Realign, store.Realign(r))
+		b.Realign = append(b.Realign, store.Realign{UID: r.UID, NewUID: r.NewUID, NewGUID: r.NewGUID})
+		if r.NewUID != r.UID {
+			in.lowest, in.highest = min(in.lowest, r.NewUID), max(in.highest, r.NewUID)
+		}
 	}
 	for _, d := range p.Deltas {
 		b.Deltas = append(b.Deltas, store.FlagChange(d))
 	}
-	sources := make(map[mail.UID]struct{})
-	for i := range p.Adds {
-		if c := p.Adds[i].Copy; c != 0 {
-			sources[c] = struct{}{}
-		}
-	}
-	in.moving = make(map[mail.UID]store.Expunge)
 	for _, e := range p.Expunges {
-		x := store.Expunge{UID: e.UID, GUID: e.GUID}
-		if _, moves := sources[e.UID]; moves {
-			in.moving[e.UID] = x
-		} else {
-			b.Expunges = append(b.Expunges, x)
-		}
+		b.Expunges = append(b.Expunges, store.Expunge{UID: e.UID, GUID: e.GUID})
 	}
 	if p.Restart || p.UIDNext > s.UIDNext && len(p.Adds) == 0 {
 		b.UIDNext = p.UIDNext
@@ -140,7 +134,7 @@ func (in *incoming) prepareFirst() {
 	if p.HighestModSeq > s.HighestModSeq {
 		b.HighestModSeq = p.HighestModSeq
 	}
-	in.first = b
+	in.rest = b
 }
 
 func (in *incoming) chooseSource(a *add, index int32) {
@@ -219,7 +213,7 @@ func (in *incoming) receive(ctx context.Context, it *item.Mail) error {
 func (in *incoming) advance() {
 	for in.ready = max(in.ready, in.next); in.ready < len(in.adds); in.ready++ {
 		a := &in.adds[in.ready]
-		if a.origin == fromPeer || a.origin == duplicate && !in.firstCommitted(a) {
+		if a.origin == fromPeer || a.origin == duplicate && !in.firstCommitted(a) || !in.finishing && (in.plan.Restart || a.uid() > in.lowest) {
 			return
 		}
 	}
@@ -231,14 +225,15 @@ func (in *incoming) firstCommitted(a *add) bool {
 
 func (a *add) uid() mail.UID { return a.plan.Instances[a.instance].UID }
 
-// complete commits the rest when the peer's list of mails has ended.
+// complete commits the rest when the peer's list of mails has ended and the own one is sent.
 func (in *incoming) complete(ctx context.Context) error {
+	in.finishing = true
 	if n := len(in.waiting); n > 0 {
 		return fmt.Errorf("%w: %d mails that were asked for did not come", ErrProtocol, n)
 	}
 	for {
 		in.advance()
-		if in.firstDone && in.next == len(in.adds) {
+		if in.restDone && in.next == len(in.adds) {
 			return in.raiseUIDNext(ctx)
 		}
 		if err := in.commit(ctx); err != nil {
@@ -262,16 +257,13 @@ func (in *incoming) raiseUIDNext(ctx context.Context) error {
 // commit applies the next batch. After a crash or a lost connection the rest is found missing by the next round; nothing
 // that was committed is asked for again.
 func (in *incoming) commit(ctx context.Context) error {
-	if in.plan.Restart && in.ready < len(in.adds) && !in.onlyDuplicatesLeft() {
-		return nil // UIDs that start anew are given out in one go
-	}
 	b := store.Batch{Origin: in.x.r.origin()}
-	if !in.firstDone {
-		b = in.first
+	if in.finishing && !in.restDone {
+		b, in.restDone = in.rest, true
 	}
 	last := min(in.ready, in.next+2*batchMails)
-	if in.plan.Restart {
-		last = in.ready
+	for last < in.ready && (in.plan.Restart || in.adds[last].uid() < in.highest) {
+		last++
 	}
 	for i := in.next; i < last; i++ {
 		a := &in.adds[i]
@@ -279,12 +271,7 @@ func (in *incoming) commit(ctx context.Context) error {
 			continue
 		}
 		b.Adds = append(b.Adds, store.Add{Message: in.message(a, a.details), Staged: a.staged, From: a.from})
-		if e, moves := in.moving[a.from.UID]; moves && a.from.Mailbox == in.x.own.GUID {
-			b.Expunges = append(b.Expunges, e)
-			delete(in.moving, a.from.UID)
-		}
 	}
-	in.firstDone = true
 	in.next, in.bytes = last, 0
 	for i := in.next; i < len(in.adds) && i < in.next+batchMails; i++ {
 		if a := &in.adds[i]; a.origin == duplicate && in.firstCommitted(a) {
@@ -292,15 +279,6 @@ func (in *incoming) commit(ctx context.Context) error {
 		}
 	}
 	return in.apply(ctx, b)
-}
-
-func (in *incoming) onlyDuplicatesLeft() bool {
-	for i := in.ready; i < len(in.adds); i++ {
-		if in.adds[i].origin != duplicate {
-			return false
-		}
-	}
-	return true
 }
 
 // apply carries out a batch, unless there is nothing in it, and adds up what it did.

@@ -116,9 +116,40 @@ func (r *round) sendNow(items ...item.Item) error {
 // abort tells the other side that this one gives up, unless it is the connection that failed.
 func (r *round) abort(err error) error {
 	if !errors.Is(err, ErrPeer) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, ErrProtocol) {
-		_ = r.sendNow(&item.Done{}) // the error that counts is the one in hand
+		r.lastWord(&item.Done{})
 	}
 	return err
+}
+
+// lastWordTime bounds how long a side that gave up tries to say so.
+const lastWordTime = 5 * time.Second
+
+// lastWord sends an item and meanwhile throws away what comes in, as the other side may wait for us to read. That it could
+// not be sent is no error: the one that led here counts.
+func (r *round) lastWord(it item.Item) {
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_ = r.sendNow(it)
+	}()
+	timer := time.NewTimer(lastWordTime)
+	defer timer.Stop()
+	for {
+		select {
+		case <-sent:
+			return
+		case <-timer.C:
+			r.c.peer.Close()
+			<-sent
+			return
+		case got := <-r.c.next():
+			r.c.waiting = false
+			if got.err != nil {
+				<-sent // an ended connection does not keep a writer waiting
+				return
+			}
+		}
+	}
 }
 
 // finish ends the last list, makes everything durable here and hears how the slave fared.

@@ -172,9 +172,9 @@ func (r *round) fail(err error) error {
 	}
 	if r.ours() {
 		f := &item.Finish{Error: r.Side + ": " + err.Error(), MailError: 1, Guard: errors.Is(err, guard.ErrMassExpunge)}
-		_ = r.sendNow(f) // the error that counts is the one in hand
+		r.lastWord(f)
 	} else {
-		_ = r.sendNow(&item.Done{})
+		r.lastWord(&item.Done{})
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"dsyncfs/mirror/item"
@@ -29,8 +30,12 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 		if remote, err = r.receiveTree(ctx); err != nil {
 			return err
 		}
+		if _, there := remote.Lookup(mail.Inbox); there {
+			boxes = withoutUnusedInbox(boxes)
+		}
 		err = r.sendTree(boxes, deletions, sep)
 	} else {
+		boxes = withoutUnusedInbox(boxes)
 		if err = r.sendTree(boxes, deletions, sep); err == nil {
 			remote, err = r.receiveTree(ctx)
 		}
@@ -91,14 +96,17 @@ func (r *round) hasUnseenMail(box mail.Mailbox) bool {
 	return box.Status.UIDNext > base.LastCommonUID+1
 }
 
-// selected returns the nodes that take part, by the master's options. An INBOX that never held anything is not there yet:
-// a fresh account takes over the other side's.
+// withoutUnusedInbox leaves out an INBOX that never held anything: a fresh account takes over the other side's.
+func withoutUnusedInbox(boxes []mail.Mailbox) []mail.Mailbox {
+	return slices.DeleteFunc(boxes, func(box mail.Mailbox) bool {
+		return box.Name == mail.Inbox && unused(box) && !hasBelow(boxes, box.Name)
+	})
+}
+
+// selected returns the nodes that take part, by the master's options.
 func (r *round) selected(boxes []mail.Mailbox) []mail.Mailbox {
 	var out []mail.Mailbox
 	for _, box := range boxes {
-		if box.Name == mail.Inbox && unused(box) && !hasBelow(boxes, box.Name) {
-			continue
-		}
 		if r.takesPart(box) {
 			out = append(out, box)
 		}
@@ -234,14 +242,14 @@ func (r *round) changeTree(ctx context.Context, result tree.Result) error {
 			r.out.Plan = append(r.out.Plan, r.Side+": "+c.String())
 			continue
 		}
-		err := r.changeOne(ctx, c)
+		changed, err := r.changeOne(ctx, c)
+		r.out.Changed = r.out.Changed || changed
 		switch {
 		case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrExists):
 			r.desync(fmt.Sprintf("%s: %s: %v", r.Side, c, err))
 		case err != nil:
 			return fmt.Errorf("%s: %w", c, err)
 		}
-		r.out.Changed = true
 	}
 	return nil
 }
@@ -250,7 +258,7 @@ func (r *round) changeTree(ctx context.Context, result tree.Result) error {
 func (r *round) judgeDeletes(changes []tree.Change) error {
 	var losses []store.Loss
 	for _, c := range changes {
-		if c.Op != tree.Delete || c.Witnessed {
+		if c.Op != tree.Delete || c.Witnessed || c.Replaced {
 			continue
 		}
 		mb, err := r.store.Open(context.Background(), c.GUID)
@@ -269,48 +277,56 @@ func (r *round) judgeDeletes(changes []tree.Change) error {
 	return r.judge(losses)
 }
 
-func (r *round) changeOne(ctx context.Context, c tree.Change) error {
+// changeOne executes one change and reports whether there was anything to do.
+func (r *round) changeOne(ctx context.Context, c tree.Change) (changed bool, err error) {
 	r.Logger.Debug("tree", "change", c.String())
 	switch c.Op {
 	case tree.Create:
 		return r.create(ctx, c)
 	case tree.CreateDirectory:
-		return r.store.CreateDirectory(ctx, c.Name)
+		err = r.store.CreateDirectory(ctx, c.Name)
 	case tree.Delete:
-		return r.store.Delete(ctx, c.GUID)
+		err = r.store.Delete(ctx, c.GUID)
 	case tree.DeleteDirectory:
-		return r.store.DeleteDirectory(ctx, c.Name)
+		err = r.store.DeleteDirectory(ctx, c.Name)
 	case tree.Rename:
-		return r.store.Rename(ctx, c.Name, c.To)
+		err = r.store.Rename(ctx, c.Name, c.To)
 	case tree.Subscribe, tree.Unsubscribe:
-		return r.store.Subscribe(ctx, c.Name, c.Op == tree.Subscribe)
+		err = r.store.Subscribe(ctx, c.Name, c.Op == tree.Subscribe)
 	case tree.SetGUID:
-		return r.store.SetGUID(ctx, c.Was, c.GUID)
+		err = r.store.SetGUID(ctx, c.Was, c.GUID)
+	default:
+		err = fmt.Errorf("unknown tree change %d", c.Op)
 	}
-	return fmt.Errorf("unknown tree change %d", c.Op)
+	return err == nil, err
 }
 
 // create makes a mailbox. One that is there already without ever having held anything (the INBOX of a fresh account) takes
 // over the identity.
-func (r *round) create(ctx context.Context, c tree.Change) error {
-	err := r.store.Create(ctx, c.Name, c.GUID, c.UIDValidity)
+func (r *round) create(ctx context.Context, c tree.Change) (changed bool, err error) {
+	err = r.store.Create(ctx, c.Name, c.GUID, c.UIDValidity)
 	if !errors.Is(err, store.ErrExists) {
-		return err
+		return err == nil, err
 	}
 	boxes, _, terr := r.store.Tree(ctx)
 	if terr != nil {
-		return terr
+		return false, terr
 	}
 	for _, box := range boxes {
 		if box.Name != c.Name || !unused(box) || box.Status.GUID.IsZero() {
 			continue
 		}
-		if err := r.store.SetGUID(ctx, box.Status.GUID, c.GUID); err != nil {
-			return err
+		if box.Status.GUID == c.GUID && box.Status.UIDValidity == c.UIDValidity {
+			return false, nil
 		}
-		return r.setUIDValidity(ctx, c.GUID, c.UIDValidity)
+		if box.Status.GUID != c.GUID {
+			if err := r.store.SetGUID(ctx, box.Status.GUID, c.GUID); err != nil {
+				return false, err
+			}
+		}
+		return true, r.setUIDValidity(ctx, c.GUID, c.UIDValidity)
 	}
-	return err
+	return false, err
 }
 
 func (r *round) setUIDValidity(ctx context.Context, guid mail.MailboxGUID, v mail.UIDValidity) error {

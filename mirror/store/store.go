@@ -191,7 +191,8 @@ type Attribute struct {
 	ModSeq     mail.ModSeq
 }
 
-// Batch is what Apply does, in this order.
+// Batch is what Apply does, in this order. The new UIDs of Realign and Adds are all different; without Restart and a new
+// UIDVALIDITY each has to be at or above the UIDNEXT from before the batch, whatever the order in which they come.
 type Batch struct {
 	Origin Origin
 
@@ -204,19 +205,19 @@ type Batch struct {
 
 	Deltas   []FlagChange
 	Expunges []Expunge
-	Adds     []Add // by ascending UID, each at or above UIDNEXT
+	Adds     []Add // by ascending UID; one may copy a message that Expunges of this batch removes
 
 	UIDNext       mail.UID // raise to at least this
 	FirstRecent   mail.UID
 	HighestModSeq mail.ModSeq
 }
 
-// Realign gives a message another UID or GUID. Without a new UIDVALIDITY in the same batch a new UID must be at or above
-// UIDNEXT.
+// Realign gives a message another UID, GUID or date. All of a batch happen at once, so that messages can change places.
 type Realign struct {
-	UID     mail.UID
-	NewUID  mail.UID
-	NewGUID mail.GUID // empty: as it is
+	UID      mail.UID
+	NewUID   mail.UID
+	NewGUID  mail.GUID // empty: as it is
+	Received int64     // new INTERNALDATE; 0: as it is
 }
 
 // FlagChange changes the flags of one message. It is a difference, so that what a user changed meanwhile stays.
@@ -236,7 +237,7 @@ type Expunge struct {
 type Add struct {
 	Message mail.Message // UID, GUID, flags, dates as they shall be
 	Staged  Staged
-	From    Location // copy of a message that is here already (another mailbox, or another UID of this one)
+	From    Location // copy of a message that is here already (another mailbox, or another UID of this one); dates and POP3 fields that are zero in Message are the copied one's
 }
 
 // Result says what Apply did.

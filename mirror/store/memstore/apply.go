@@ -22,6 +22,7 @@ type writer struct {
 
 	// going are the messages that this batch expunges, by UID: an add of the same batch may give one of them another UID.
 	going map[mail.UID]*file
+	start mail.UID // UIDNEXT before the batch
 }
 
 // Apply implements [store.Mailbox].
@@ -36,7 +37,7 @@ func (m *mailbox) Apply(ctx context.Context, batch store.Batch) (store.Result, e
 		if err := checkBatch(batch); err != nil {
 			return fmt.Errorf("change mailbox %q: %w", m.name, err)
 		}
-		w := &writer{m: m, a: a, b: b, d: d, o: batch.Origin, now: a.now().Unix(), going: make(map[mail.UID]*file)}
+		w := &writer{m: m, a: a, b: b, d: d, o: batch.Origin, now: a.now().Unix(), going: make(map[mail.UID]*file), start: b.status.UIDNext}
 		before := b.status
 		w.apply(batch)
 		w.res.Changed = w.res.Changed || b.status != before
@@ -60,29 +61,23 @@ func checkBatch(batch store.Batch) error {
 }
 
 func (w *writer) apply(batch store.Batch) {
-	s := &w.b.status
-	if batch.Restart { // the UIDs of what is expunged may be wanted by what stays
-		w.expungeAll(batch)
-	}
 	w.identify(batch)
 	for _, c := range batch.Deltas {
 		w.changeFlags(c)
 	}
-	if !batch.Restart {
-		w.expungeAll(batch)
+	for _, e := range batch.Expunges {
+		w.expunge(e)
 	}
 	for _, add := range batch.Adds {
 		w.add(add, batch.Restart)
 	}
+	s := &w.b.status
+	if batch.Restart { // what was only moved aside to be expunged does not count
+		s.UIDNext = w.b.above()
+	}
 	s.UIDNext = max(s.UIDNext, batch.UIDNext)
 	s.FirstRecent = max(s.FirstRecent, batch.FirstRecent)
 	s.HighestModSeq = max(s.HighestModSeq, batch.HighestModSeq)
-}
-
-func (w *writer) expungeAll(batch store.Batch) {
-	for _, e := range batch.Expunges {
-		w.expunge(e)
-	}
 }
 
 // present returns the message of uid if it is there, and else reports it.
@@ -114,10 +109,7 @@ func (w *writer) identify(batch store.Batch) {
 	}
 	moves := w.takeOut(batch.Realign)
 	if batch.Restart {
-		w.b.status.UIDNext, w.b.status.FirstRecent = 1, 1
-		if n := len(w.b.messages); n > 0 {
-			w.b.status.UIDNext = w.b.messages[n-1].UID + 1
-		}
+		w.b.status.UIDNext, w.b.status.FirstRecent = w.b.above(), 1
 	}
 	for _, m := range moves {
 		if !anew {
@@ -174,7 +166,7 @@ func (w *writer) setIdentity(msg *message, guid mail.GUID, received int64) *mess
 // assign returns the wanted UID, or the next one if it is taken. anyFree accepts UIDs below UIDNEXT.
 func (w *writer) assign(want mail.UID, anyFree bool) mail.UID {
 	next := w.b.status.UIDNext
-	if want >= next || want != 0 && anyFree && w.b.message(want) == nil {
+	if want != 0 && (want >= w.start || anyFree) && w.b.message(want) == nil {
 		return want
 	}
 	if want != 0 {

@@ -124,6 +124,14 @@ func (b *box) drop(uid mail.UID) {
 	}
 }
 
+// above is one more than the highest UID.
+func (b *box) above() mail.UID {
+	if n := len(b.messages); n > 0 {
+		return b.messages[n-1].UID + 1
+	}
+	return 1
+}
+
 func (b *box) count() { b.status.Messages = uint32(len(b.messages)) }
 
 // messageOf describes a file as a new message of that UID.

@@ -145,23 +145,42 @@ var applyCases = map[string]func(*testing.T, *suite){
 		}
 		s.quiet(t)
 	},
-	"Add/moves a mail to a new UID in one batch": func(t *testing.T, s *suite) {
+	"Add/copies what the same batch expunges": func(t *testing.T, s *suite) {
 		s.create(t, work, guidA)
 		s.save(t, work, "peer", sample(3))
-		m := s.open(t, work)
-		found, err := s.store.Find(t.Context(), wanted(guidOf(3)))
-		if err != nil {
-			t.Fatal(err)
-		}
 		moved := sample(10)
 		moved.GUID = guidOf(3)
-		applyTo(t, m, store.Batch{Adds: []store.Add{{Message: moved, From: found[guidOf(3)]}}})
-		applyTo(t, m, store.Batch{Expunges: []store.Expunge{{UID: 3, GUID: guidOf(3)}}})
+		r := s.apply(t, work, store.Batch{
+			Expunges: []store.Expunge{{UID: 3, GUID: guidOf(3)}},
+			Adds:     []store.Add{{Message: moved, From: store.Location{Mailbox: guidA, UID: 3}}},
+		})
+		if len(r.Vanished)+len(r.Reassigned) > 0 || r.Status.Messages != 1 {
+			t.Errorf("result %+v", r)
+		}
 		all := s.messages(t, work)
-		if len(all) != 1 || all[0].UID != 10 || s.content(t, work, 10) != bodyOf(textOf(sample(3))) {
+		if len(all) != 1 || all[0].UID != 10 || all[0].GUID != guidOf(3) || s.content(t, work, 10) != bodyOf(textOf(sample(3))) {
 			t.Errorf("messages %+v", all)
 		}
+		s.endRound(t)
+		s.reopen(t)
 		s.quiet(t)
+		if s.content(t, work, 10) != bodyOf(textOf(sample(3))) {
+			t.Error("other bytes after the round")
+		}
+	},
+	"Add/a copy takes over the dates and POP3 fields that it is not given": func(t *testing.T, s *suite) {
+		s.create(t, work, guidA)
+		original := sample(3)
+		original.POP3UIDL, original.POP3Order = "uidl-3", 9
+		s.save(t, work, "peer", original)
+		was := s.message(t, work, 3)
+		s.apply(t, work, store.Batch{Adds: []store.Add{{
+			Message: mail.Message{UID: 4, GUID: guidOf(3)}, From: store.Location{Mailbox: guidA, UID: 3},
+		}}})
+		got := s.message(t, work, 4)
+		if got.Received != was.Received || got.POP3UIDL != "uidl-3" || got.POP3Order != 9 || s.store.Capabilities().HasSaveDates && got.Saved != was.Saved {
+			t.Errorf("copy %+v of %+v", got, was)
+		}
 	},
 	"Add/a copy whose original is gone is reported": func(t *testing.T, s *suite) {
 		s.create(t, work, guidA)
@@ -416,8 +435,9 @@ var applyCases = map[string]func(*testing.T, *suite){
 		added := sample(4)
 		r := applyTo(t, m, store.Batch{
 			Origin: "peer", UIDValidity: 815, Restart: true,
-			Realign:  []store.Realign{{UID: 5, NewUID: 3}, {UID: 7, NewUID: 5}},
-			Expunges: []store.Expunge{{UID: 3, GUID: guidOf(3)}, {UID: 90, GUID: guidOf(90)}},
+			Realign:  []store.Realign{{UID: 3, NewUID: 91}, {UID: 5, NewUID: 3}, {UID: 7, NewUID: 5}},
+			Deltas:   []store.FlagChange{{UID: 5, Delta: mail.Delta{Add: mail.FlagSeen}}},
+			Expunges: []store.Expunge{{UID: 91, GUID: guidOf(3)}, {UID: 90, GUID: guidOf(90)}}, // the first was moved aside
 			Adds:     []store.Add{{Message: added, Staged: stage(t, m, added, textOf(added))}},
 			UIDNext:  10, FirstRecent: 2,
 		})
@@ -434,6 +454,9 @@ var applyCases = map[string]func(*testing.T, *suite){
 			for _, m := range all {
 				if old := want[m.UID]; m.GUID != guidOf(old) || s.content(t, work, m.UID) != bodyOf(textOf(sample(old))) {
 					t.Errorf("UID %d is %+v, should be the old %d", m.UID, m, old)
+				}
+				if (m.UID == 5) != (m.Flags == mail.FlagSeen) {
+					t.Errorf("flags of %+v", m)
 				}
 			}
 			if st := s.node(t, work).Status; st != r.Status {
@@ -483,6 +506,20 @@ var applyCases = map[string]func(*testing.T, *suite){
 		both := s.apply(t, mail.Inbox, store.Batch{Realign: []store.Realign{{UID: msg.UID, NewUID: msg.UID + 10, NewGUID: guidOf(6)}}})
 		if m := s.message(t, mail.Inbox, msg.UID+10); m.GUID != guidOf(6) || both.Status.Messages != 1 {
 			t.Errorf("message %+v, result %+v", m, both)
+		}
+	},
+	"Realign/gives another date": func(t *testing.T, s *suite) {
+		msg, _ := s.deliver(t, mail.Inbox, "one")
+		r := s.apply(t, mail.Inbox, store.Batch{Realign: []store.Realign{{UID: msg.UID, NewGUID: guidOf(5), Received: base + 77}}})
+		if !r.Changed || len(r.Vanished)+len(r.Reassigned) > 0 {
+			t.Errorf("result %+v", r)
+		}
+		for range 2 {
+			if m := s.message(t, mail.Inbox, msg.UID); m.Received != base+77 || m.GUID != guidOf(5) {
+				t.Errorf("message %+v, was %+v", m, msg)
+			}
+			s.reopen(t)
+			s.quiet(t)
 		}
 	},
 	"Apply/a batch is done in its order": func(t *testing.T, s *suite) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"strconv"
+	"strings"
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
@@ -230,8 +231,11 @@ func openUIDList(dir vfs.Dir) (*uidlistFile, error) {
 	return &uidlistFile{f: f, info: info, name: joinPath(dir.Path(), uidlistName)}, nil
 }
 
-// read starts at the first line; it can be called again.
+// read starts at the first line; it can be called again. A file that is not there, nil, has no lines.
 func (u *uidlistFile) read() (*uidlistReader, error) {
+	if u == nil {
+		return &uidlistReader{r: bufio.NewReader(strings.NewReader(""))}, nil
+	}
 	return readUIDList(io.NewSectionReader(u.f, 0, u.info.Size), u.name)
 }
 

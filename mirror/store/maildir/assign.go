@@ -1,0 +1,157 @@
+package maildir
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// appendLimit is how many new lines are appended to a uidlist in one write; more are written as a new file.
+const appendLimit = 10_000
+
+// assign gives UIDs to the files that have none, in the order of their delivery, first in the uidlist and then in the
+// catalog.
+//
+// A crash before the uidlist is written leaves everything as it was. A crash after it leaves UIDs in the list that the
+// catalog does not have yet, all at or above the UIDNEXT that it knows: the next refresh takes them over.
+func (b *boxScan) assign(ctx context.Context) error {
+	fresh, err := b.unlisted()
+	if err != nil {
+		return err
+	}
+	if len(fresh) == 0 && !b.rewrite {
+		return nil
+	}
+	if uint64(b.next)+uint64(len(fresh)) > uint64(mail.MaxUID) {
+		return fmt.Errorf("%s: no UIDs left", describe(b.l.name))
+	}
+	for _, i := range fresh {
+		b.files.entries[i].uid = b.next
+		b.next++
+	}
+	if err := b.writeList(fresh); err != nil {
+		return err
+	}
+	for n, i := range fresh {
+		if n%1024 == 0 && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err := b.add(i, b.files.entries[i].uid, b.identityOf(i), -1); err != nil {
+			return err
+		}
+	}
+	return b.forgetPending(fresh)
+}
+
+// unlisted returns the entries without a UID whose files are really there.
+func (b *boxScan) unlisted() ([]int32, error) {
+	var fresh []int32
+	for i := range b.files.entries {
+		if b.files.entries[i].uid != 0 {
+			continue
+		}
+		_, there, err := b.stat(int32(i))
+		if err != nil {
+			return nil, err
+		}
+		if there {
+			fresh = append(fresh, int32(i))
+		}
+	}
+	slices.SortFunc(fresh, func(x, y int32) int {
+		return mail.CompareDelivery(string(b.files.base(x)), string(b.files.base(y)))
+	})
+	return fresh, nil
+}
+
+// identityOf returns what is known of a file that gets a UID.
+func (b *boxScan) identityOf(i int32) identity {
+	if id, ok := b.inherited[i]; ok && storableGUID(id.guid) {
+		return id
+	}
+	base := b.files.base(i)
+	if p, ok := b.r.pending[pendingKey(b.rec.Status.GUID, string(base))]; ok {
+		return p.identity()
+	}
+	if guid, ok := b.r.moved[moveKey(base)]; ok && storableGUID(guid) {
+		return identity{guid: guid}
+	}
+	return identity{guid: mail.GUID(base)}
+}
+
+// writeList brings the uidlist up to date with the entries that got UIDs.
+func (b *boxScan) writeList(fresh []int32) error {
+	writeFresh := func(w *uidlistWriter) error {
+		for _, i := range fresh {
+			id, base := b.identityOf(i), b.files.base(i)
+			fields := recordFields{guid: id.guid, uidl: id.uidl, order: id.order, size: -1, virtual: -1}
+			if err := w.write(b.files.entries[i].uid, fields.encode(string(base)), base); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if b.list != nil && !b.rewrite && len(fresh) <= appendLimit {
+		var lines bytes.Buffer
+		if err := writeFresh(&uidlistWriter{w: &lines}); err != nil {
+			return err
+		}
+		return appendUIDList(b.d.box, lines.Bytes())
+	}
+	return replaceUIDList(b.d.box, b.s.fileMode(b.d.box), func(w *uidlistWriter) error {
+		head := b.header
+		head.next = max(b.next, 1)
+		if err := w.writeHeader(head); err != nil {
+			return err
+		}
+		if err := b.copyLines(w); err != nil {
+			return err
+		}
+		return writeFresh(w)
+	})
+}
+
+// copyLines writes the lines of the old list but for those whose files got another UID.
+func (b *boxScan) copyLines(w *uidlistWriter) error {
+	if b.list == nil {
+		return nil
+	}
+	u, err := b.list.read()
+	if err != nil {
+		return err
+	}
+	for {
+		row, err := u.next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if i := b.files.find(row.base); i >= 0 && b.files.entries[i].uid != row.uid {
+			continue
+		}
+		if err := w.write(row.uid, row.fields, row.base); err != nil {
+			return err
+		}
+	}
+}
+
+// forgetPending drops the notes of a batch that was cut short, once the files that it made have their UIDs.
+func (b *boxScan) forgetPending(fresh []int32) error {
+	for _, i := range fresh {
+		key := pendingKey(b.rec.Status.GUID, string(b.files.base(i)))
+		if _, ok := b.r.pending[key]; !ok {
+			continue
+		}
+		if err := b.r.w.add(func(tx store.CatalogTx) error { return tx.SetValue(bucketPending, key, nil) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}

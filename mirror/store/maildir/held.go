@@ -1,0 +1,212 @@
+package maildir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"sync"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// heldMails are the mails that this round expunged, kept as hard links in the root's tmp/ until EndRound so that they can
+// be moved instead of fetched again. Their names say whose expunge they are: after a crash between an unlink and the
+// catalog's transaction they are the witnesses.
+type heldMails struct {
+	mu    sync.Mutex
+	paths map[mail.GUID]string // below the root
+	files []string             // in tmp/, ours to remove
+	trash []string             // directories of deleted mailboxes
+	past  map[heldID]string    // of an earlier process: name in tmp/
+}
+
+// heldID is the message that a held file was.
+type heldID struct {
+	box mail.MailboxGUID
+	uid mail.UID
+}
+
+const heldKind = "held"
+
+// heldName returns a name for the file of an expunged message.
+func (s *Store) heldName(box mail.MailboxGUID, uid mail.UID) string {
+	return s.tempName(fmt.Sprintf("%s-%s-%d", heldKind, box, uid))
+}
+
+// parseHeldName is the reverse of heldName.
+func parseHeldName(name string) (heldID, bool) {
+	rest, ok := strings.CutPrefix(name, tempPrefix+heldKind+"-")
+	parts := strings.SplitN(rest, "-", 3)
+	if !ok || len(parts) != 3 {
+		return heldID{}, false
+	}
+	guid, err := mail.ParseMailboxGUID(parts[0])
+	uid, uerr := strconv.ParseUint(parts[1], 10, 32)
+	return heldID{box: guid, uid: mail.UID(uid)}, err == nil && uerr == nil
+}
+
+func (h *heldMails) add(guid mail.GUID, name string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.paths == nil {
+		h.paths = make(map[mail.GUID]string)
+	}
+	h.paths[guid] = "tmp/" + name
+	h.files = append(h.files, name)
+}
+
+func (h *heldMails) addTrash(path string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.trash = append(h.trash, path)
+}
+
+// wasHeld reports whether an earlier process of ours was expunging the message when it ended.
+func (h *heldMails) wasHeld(box mail.MailboxGUID, uid mail.UID) bool {
+	_, ok := h.past[heldID{box: box, uid: uid}]
+	return ok
+}
+
+// holdAll lets the mails of a mailbox that was moved away serve for Find.
+func (s *Store) holdAll(rec store.MailboxRecord, path string) error {
+	s.held.addTrash(path)
+	c := newCursor(s.cat, rec.Status.GUID, 0)
+	for {
+		r, ok, err := c.next()
+		if err != nil || !ok {
+			return err
+		}
+		s.held.mu.Lock()
+		if s.held.paths == nil {
+			s.held.paths = make(map[mail.GUID]string)
+		}
+		s.held.paths[r.GUID] = path + "/" + r.File
+		s.held.mu.Unlock()
+	}
+}
+
+// splitHeld takes the name of a kept mail apart, into its directory and its name there.
+func splitHeld(held string) (dir, name string, err error) {
+	i := strings.LastIndexByte(held, '/')
+	if i < 0 || !strings.HasPrefix(held, "tmp/"+tempPrefix) {
+		return "", "", fmt.Errorf("held mail %q: %w", held, store.ErrNotFound)
+	}
+	return held[:i], held[i+1:], nil
+}
+
+// Find implements [store.Store].
+func (s *Store) Find(ctx context.Context, want map[mail.GUID]struct{}) (map[mail.GUID]store.Location, error) {
+	out := make(map[mail.GUID]store.Location)
+	if len(want) == 0 {
+		return out, nil
+	}
+	known, err := s.records()
+	if err != nil {
+		return nil, err
+	}
+	for _, rec := range known {
+		if len(out) == len(want) {
+			break
+		}
+		c := newCursor(s.cat, rec.Status.GUID, 0)
+		for n := 0; ; n++ {
+			if n%1024 == 0 && ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			r, ok, err := c.next()
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				break
+			}
+			if _, wanted := want[r.GUID]; wanted {
+				out[r.GUID] = store.Location{Mailbox: rec.Status.GUID, UID: r.UID}
+			}
+		}
+	}
+	s.held.mu.Lock()
+	defer s.held.mu.Unlock()
+	for guid := range want {
+		if path, ok := s.held.paths[guid]; ok {
+			if _, there := out[guid]; !there {
+				out[guid] = store.Location{Held: path}
+			}
+		}
+	}
+	return out, nil
+}
+
+// EndRound implements [store.Store].
+func (s *Store) EndRound(ctx context.Context) error {
+	clear(s.lists)
+	return errors.Join(s.dropHeld(), s.dropPast())
+}
+
+// dropHeld removes what was kept for Find.
+func (s *Store) dropHeld() error {
+	s.held.mu.Lock()
+	files, trash := s.held.files, s.held.trash
+	s.held.files, s.held.trash, s.held.paths = nil, nil, nil
+	s.held.mu.Unlock()
+	var errs []error
+	if len(files) > 0 {
+		errs = append(errs, s.removeTemps(files))
+	}
+	for _, path := range trash {
+		errs = append(errs, s.removeTree(path))
+	}
+	return errors.Join(errs...)
+}
+
+// dropPast removes what an earlier process left, once a Refresh has recorded its expunges. A file that is young may be in
+// use by another process of ours.
+func (s *Store) dropPast() error {
+	if len(s.held.past) == 0 {
+		return nil
+	}
+	tmp, err := s.fs.OpenDir("tmp")
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer tmp.Close()
+	for id, name := range maps.Clone(s.held.past) {
+		info, err := tmp.Stat(name)
+		if err == nil && s.o.Clock().Sub(info.Ctime) < leftoverAge {
+			continue
+		}
+		delete(s.held.past, id)
+		if err == nil {
+			err = tmp.Remove(name)
+		}
+		if err := ignoreGone(err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) removeTemps(names []string) error {
+	tmp, err := s.fs.OpenDir("tmp")
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer tmp.Close()
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, ignoreGone(tmp.Remove(name)))
+	}
+	return errors.Join(errs...)
+}
+
+// attributeKey is the key of an attribute in its bucket.
+func attributeKey(a store.Attribute) string {
+	if a.Shared {
+		return "s" + a.Key
+	}
+	return "p" + a.Key
+}

@@ -1,0 +1,103 @@
+package maildir
+
+import (
+	"slices"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// identify matches mailboxes on disk with mailboxes of the catalog by the GUIDs in their uidlists: what was renamed behind
+// our back is the same mailbox, and of two mailboxes with one GUID the one with the unknown name is a copy.
+func (r *refresh) identify() error {
+	claimed := make(map[mail.MailboxGUID]bool)
+	taken := make(map[mail.MailboxGUID]bool)
+	var renamed []*look
+	for _, l := range r.looks {
+		if l.header == nil || l.header.guid.IsZero() || l.rec != nil && l.rec.Status.GUID == l.header.guid {
+			continue
+		}
+		guid := l.header.guid
+		owner, known := r.byGUID[guid]
+		l.displaced, l.rec = l.rec, nil
+		switch {
+		case known && r.guidAt(owner) != guid && !claimed[guid]:
+			rec := r.byName[owner]
+			l.rec, l.old = &rec, decodeSignature(rec.Signature)
+			claimed[guid] = true
+			renamed = append(renamed, l)
+		case known || taken[guid]:
+			l.newGUID = true
+		default:
+			taken[guid] = true
+		}
+	}
+	for _, l := range r.looks {
+		if l.displaced != nil && claimed[l.displaced.Status.GUID] {
+			l.displaced = nil // it went elsewhere
+		}
+	}
+	r.findGone(claimed)
+	return r.recordRenames(renamed)
+}
+
+// guidAt returns the GUID that the mailbox of a name has on disk, zero if there is none or it has none.
+func (r *refresh) guidAt(name mail.Name) mail.MailboxGUID {
+	for _, l := range r.looks {
+		if l.name == name && l.header != nil {
+			return l.header.guid
+		}
+	}
+	if _, there := r.places[name]; there {
+		return r.byName[name].Status.GUID
+	}
+	return mail.MailboxGUID{}
+}
+
+// findGone notes the mailboxes of the catalog that have no directory any more.
+func (r *refresh) findGone(claimed map[mail.MailboxGUID]bool) {
+	for name, rec := range r.byName {
+		if _, there := r.places[name]; !there && !claimed[rec.Status.GUID] && r.isWanted(name) {
+			r.gone = append(r.gone, rec)
+		}
+	}
+	slices.SortFunc(r.gone, func(a, b store.MailboxRecord) int { return compareNames(a.Name, b.Name) })
+}
+
+// recordRenames gives the mailboxes that moved their new names. One that took the place of a mailbox that is gone has to
+// wait until that is judged.
+func (r *refresh) recordRenames(renamed []*look) error {
+	now := r.s.now()
+	var ready []*look
+	for _, l := range renamed {
+		l.rec.Renamed = now
+		r.changed[l.name] = struct{}{}
+		if l.displaced != nil {
+			l.replaced = true
+			continue
+		}
+		ready = append(ready, l)
+	}
+	if len(ready) == 0 {
+		return nil
+	}
+	return r.s.cat.Update(func(tx store.CatalogTx) error {
+		for _, l := range ready {
+			l.rec.Name = l.name
+			if err := tx.PutMailbox(*l.rec); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func compareNames(a, b mail.Name) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}

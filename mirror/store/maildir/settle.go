@@ -1,0 +1,221 @@
+package maildir
+
+import (
+	"fmt"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// settle decides which mailbox of the catalog this is and brings its record and the head of the uidlist together. It
+// returns false if that has to wait for the guard.
+func (b *boxScan) settle(final bool) (bool, error) {
+	l := b.l
+	if l.rec != nil && b.list == nil && !l.replaced {
+		recognized, err := b.recognize(*l.rec)
+		if err != nil {
+			return false, err
+		}
+		if recognized {
+			if err := b.restoreList(); err != nil {
+				return false, err
+			}
+		} else {
+			l.displaced, l.rec, l.replaced = l.rec, nil, true
+		}
+	}
+	if l.displaced != nil && !l.replaced {
+		recognized, err := b.recognize(*l.displaced)
+		if err != nil {
+			return false, err
+		}
+		if recognized {
+			return b.rekey(final)
+		}
+		l.replaced = true
+	}
+	if l.replaced && !final {
+		b.r.late = append(b.r.late, l)
+		return false, nil
+	}
+	if l.rec == nil {
+		return true, b.begin()
+	}
+	b.rec = *l.rec
+	b.rec.Name = l.name
+	if b.header.guid.IsZero() {
+		b.header.guid = b.rec.Status.GUID
+	}
+	if b.header.validity != b.rec.Status.UIDValidity {
+		return b.changeValidity(final)
+	}
+	b.next = max(b.next, b.rec.Status.UIDNext)
+	return true, nil
+}
+
+// recognize reports whether the files here are those of a mailbox that is known: the same directory, or at least one mail
+// in common.
+func (b *boxScan) recognize(rec store.MailboxRecord) (bool, error) {
+	old := decodeSignature(rec.Signature)
+	if old.cur.ino != 0 && old.cur.ino == b.sig.cur.ino {
+		return true, nil
+	}
+	c := newCursor(b.s.cat, rec.Status.GUID, 0)
+	for {
+		r, ok, err := c.next()
+		if err != nil || !ok {
+			return false, err
+		}
+		if b.files.find([]byte(baseOf(r.File))) >= 0 {
+			return true, nil
+		}
+	}
+}
+
+// restoreList makes a lost uidlist again from what the catalog knows, with the same UIDs, GUIDs and UIDVALIDITY.
+func (b *boxScan) restoreList() error {
+	rec := b.l.rec
+	head := uidHeader{validity: rec.Status.UIDValidity, next: max(rec.Status.UIDNext, 1), guid: rec.Status.GUID}
+	err := replaceUIDList(b.d.box, b.s.fileMode(b.d.box), func(w *uidlistWriter) error {
+		if err := w.writeHeader(head); err != nil {
+			return err
+		}
+		c := newCursor(b.s.cat, rec.Status.GUID, 0)
+		for {
+			r, ok, err := c.next()
+			if err != nil || !ok {
+				return err
+			}
+			base := baseOf(r.File)
+			if b.files.find([]byte(base)) < 0 {
+				continue
+			}
+			fields := recordFields{guid: r.GUID, uidl: r.POP3UIDL, order: r.POP3Order, size: -1, virtual: -1}
+			if err := w.write(r.UID, fields.encode(base), []byte(base)); err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	b.r.note("mailbox %q: its %s was lost and made again", string(b.l.name), uidlistName)
+	return b.readList()
+}
+
+// rekey lets the mailbox that is known under this name have the GUID that its uidlist has now.
+func (b *boxScan) rekey(final bool) (bool, error) {
+	rec := *b.l.displaced
+	from := rec.Status.GUID
+	if b.l.newGUID || b.header.guid.IsZero() {
+		// It is a copy over the old directory, and the GUID is another mailbox's: ours stays.
+		b.header.guid, b.rewrite = from, true
+	}
+	to := b.header.guid
+	if to != from {
+		if err := b.r.w.flush(); err != nil {
+			return false, err
+		}
+		if err := b.s.cat.Update(func(tx store.CatalogTx) error { return rekeyMailbox(tx, from, to) }); err != nil {
+			return false, err
+		}
+	}
+	rec.Status.GUID = to
+	b.rec, b.l.rec, b.l.displaced = rec, &rec, nil
+	b.cutLog()
+	if b.header.validity != rec.Status.UIDValidity {
+		return b.changeValidity(final)
+	}
+	b.next = max(b.next, rec.Status.UIDNext)
+	return true, nil
+}
+
+// rekeyMailbox moves everything that is remembered of a mailbox to another GUID.
+func rekeyMailbox(tx store.CatalogTx, from, to mail.MailboxGUID) error {
+	if err := tx.Rekey(from, to); err != nil {
+		return err
+	}
+	return moveValues(tx, bucketAttributes+from.String(), bucketAttributes+to.String())
+}
+
+// begin makes the record of a mailbox that is new, and draws what its uidlist does not have.
+func (b *boxScan) begin() (err error) {
+	b.isNew = true
+	if b.list == nil {
+		if b.header.validity, err = b.s.newValidity(); err != nil {
+			return err
+		}
+		b.header.version, b.next, b.rewrite = 3, 1, true
+		b.header.next = 1
+	}
+	if b.header.guid.IsZero() || b.l.newGUID {
+		if b.header.guid, err = b.s.randomGUID(); err != nil {
+			return err
+		}
+		b.rewrite = true
+	}
+	b.rec = store.MailboxRecord{Name: b.l.name, LogStart: 1, Signature: signature{dirty: true}.encode()}
+	b.rec.Status = mail.Status{GUID: b.header.guid, UIDValidity: b.header.validity, UIDNext: 1, FirstRecent: 1, HighestModSeq: 1}
+	return b.r.w.putMailbox(b.rec)
+}
+
+// changeValidity takes over another UIDVALIDITY: no UID that was known means anything any more, so all messages are new and
+// the log begins here. If mails are missing besides, that has to wait for the guard.
+func (b *boxScan) changeValidity(final bool) (bool, error) {
+	if !final {
+		missing, err := b.countMissing()
+		if err != nil {
+			return false, err
+		}
+		if missing > 0 {
+			b.r.late = append(b.r.late, b.l)
+			return false, nil
+		}
+	}
+	if err := b.r.w.flush(); err != nil {
+		return false, err
+	}
+	b.cutLog()
+	if err := b.dropMessages(); err != nil {
+		return false, err
+	}
+	st := &b.rec.Status
+	b.r.note("mailbox %q: UIDVALIDITY is %d and was %d", string(b.l.name), b.header.validity, st.UIDValidity)
+	st.UIDValidity, st.UIDNext, st.Messages, st.FirstRecent = b.header.validity, 1, 0, 1
+	b.isNew = true
+	return true, b.r.w.putMailbox(b.rec)
+}
+
+func (b *boxScan) countMissing() (n int, err error) {
+	c := newCursor(b.s.cat, b.rec.Status.GUID, 0)
+	for {
+		r, ok, err := c.next()
+		if err != nil || !ok {
+			return n, err
+		}
+		if b.files.find([]byte(baseOf(r.File))) < 0 {
+			n++
+		}
+	}
+}
+
+// dropMessages forgets all messages, a transaction at a time. A crash in between leaves the old UIDVALIDITY in the record,
+// so that the next refresh goes on here.
+func (b *boxScan) dropMessages() error {
+	box := b.rec.Status.GUID
+	for c := newCursor(b.s.cat, box, 0); ; {
+		r, ok, err := c.next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return b.r.w.flush()
+		}
+		if err := b.r.w.add(func(tx store.CatalogTx) error { return tx.DropMessage(box, r.UID) }); err != nil {
+			return err
+		}
+	}
+}
+
+// describe names a mailbox in messages.
+func describe(name mail.Name) string { return fmt.Sprintf("mailbox %q", string(name)) }

@@ -1,0 +1,155 @@
+package maildir
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+	"dsyncfs/mirror/vfs"
+)
+
+// stagedMail is what is known of a mail in tmp/.
+type stagedMail struct {
+	size, virtual int64
+}
+
+const copyBuffer = 128 << 10
+
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBuffer); return &b }}
+
+// Stage implements [store.Mailbox]: the mail goes to tmp/ with its date, not yet durable.
+func (m *mailbox) Stage(ctx context.Context, msg mail.Message, r io.Reader) (store.Staged, error) {
+	if err := m.prepareTmp(); err != nil {
+		return "", fmt.Errorf("%s: %w", describe(m.rec.Name), err)
+	}
+	name := m.s.tempName("stage")
+	st, err := m.write(ctx, name, msg.Received, r)
+	if err != nil {
+		if rerr := ignoreGone(m.d.tmp.Remove(name)); rerr != nil {
+			err = errors.Join(err, rerr)
+		}
+		return "", fmt.Errorf("%s: stage a mail: %w", describe(m.rec.Name), noSpace(err))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.staged[store.Staged(name)] = st
+	return store.Staged(name), nil
+}
+
+// prepareTmp makes missing directories and removes, once, what crashes of ours left in tmp/.
+func (m *mailbox) prepareTmp() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.swept {
+		return nil
+	}
+	if err := m.openMissing(); err != nil {
+		return err
+	}
+	var names []string
+	err := m.d.tmp.Names(func(name string, _ vfs.Type) error {
+		if _, held := parseHeldName(name); m.s.isOurTemp(name) && !held {
+			names = append(names, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := m.s.removeLeftover(m.d.tmp, name); err != nil {
+			return err
+		}
+	}
+	m.chmod, err = m.needsChmod()
+	m.swept = err == nil
+	return err
+}
+
+// openMissing makes what is missing of cur, new and tmp.
+func (m *mailbox) openMissing() error {
+	if m.d.cur != nil && m.d.new != nil && m.d.tmp != nil {
+		return nil
+	}
+	if err := m.s.makeSubdirs(m.d.box); err != nil {
+		return err
+	}
+	if err := m.d.openSubdirs(m.s.fs, m.dir); err != nil {
+		return err
+	}
+	return m.ns.openSubdirs(m.s.ns, m.dir)
+}
+
+// needsChmod finds out, with a file, whether the umask takes away what the directory's mode grants.
+func (m *mailbox) needsChmod() (bool, error) {
+	m.mode = m.s.fileMode(m.d.box)
+	name := m.s.tempName("mode")
+	f, err := m.d.tmp.Create(name, m.mode)
+	if err != nil {
+		return false, noSpace(err)
+	}
+	info, err := f.Stat()
+	return info.Mode != m.mode, errors.Join(err, f.Close(), m.d.tmp.Remove(name))
+}
+
+func (m *mailbox) write(ctx context.Context, name string, received int64, r io.Reader) (st stagedMail, err error) {
+	f, err := m.d.tmp.Create(name, m.mode)
+	if err != nil {
+		return st, err
+	}
+	st, err = copyCounting(ctx, f, r)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil && m.chmod {
+		err = m.d.tmp.Chmod(name, m.mode)
+	}
+	if err == nil {
+		err = m.d.tmp.SetTimes(name, time.Unix(received, 0))
+	}
+	return st, err
+}
+
+// copyCounting copies a mail and counts its bytes and what they are with every line end as CRLF.
+func copyCounting(ctx context.Context, w io.Writer, r io.Reader) (st stagedMail, err error) {
+	bufp := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(bufp)
+	buf := *bufp
+	var last byte
+	for {
+		n, rerr := io.ReadFull(r, buf)
+		if n > 0 {
+			p := buf[:n]
+			st.size += int64(n)
+			st.virtual += int64(n + bareLFs(p, last))
+			last = p[n-1]
+			if _, err := w.Write(p); err != nil {
+				return st, err
+			}
+		}
+		if rerr == io.EOF || rerr == io.ErrUnexpectedEOF {
+			return st, nil
+		}
+		if rerr != nil {
+			return st, rerr
+		}
+		if ctx.Err() != nil {
+			return st, context.Cause(ctx)
+		}
+	}
+}
+
+// bareLFs counts the LFs without a CR before them; last is the byte before p.
+func bareLFs(p []byte, last byte) int {
+	n := bytes.Count(p, []byte{'\n'}) - bytes.Count(p, []byte("\r\n"))
+	if last == '\r' && p[0] == '\n' {
+		n--
+	}
+	return n
+}

@@ -1,0 +1,311 @@
+package maildir
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+	"dsyncfs/mirror/vfs"
+)
+
+// Options are the settings of a Store. Zero values are sensible but for the layout's being Maildir++.
+type Options struct {
+	Layout   Layout
+	Hostname string           // in file names and locks; default: this host's
+	PID      int              // in file names and locks; default: this process
+	Clock    func() time.Time // default: time.Now
+	Rand     io.Reader        // for GUIDs; default: crypto/rand
+	Logger   *slog.Logger     // default: none
+	Locks    *Locks           // shared by all in this process that act on the location; default: its own
+
+	// MailNamespace is a view of the same tree through which the last step of each visible change goes (rename, link and
+	// unlink of mails and mailboxes), so that who watches that view sees it. Default: the tree itself.
+	MailNamespace vfs.FS
+
+	Create bool // make a Maildir where an empty directory is
+}
+
+// Store is a Maildir account. It implements [store.Store].
+type Store struct {
+	o      Options
+	fs, ns vfs.FS
+	cat    store.Catalog
+	log    *slog.Logger
+	locks  *Locks
+	root   vfs.Dir
+
+	counter atomic.Uint64 // makes names differ
+	randMu  sync.Mutex
+
+	held  heldMails
+	lists map[mail.MailboxGUID]*uidlistState // what Apply knows of uidlists, within a round
+}
+
+var _ store.Store = (*Store)(nil)
+
+// Open opens the Maildir at the root of fsys, which stays the caller's, as does cat. The error wraps [store.ErrLocation] if
+// there is no Maildir: nothing that looks like one, or nothing at all and no o.Create.
+func Open(ctx context.Context, fsys vfs.FS, cat store.Catalog, o Options) (*Store, error) {
+	o.setDefaults()
+	s := &Store{o: o, fs: fsys, ns: o.MailNamespace, cat: cat, log: o.Logger, locks: o.Locks, lists: make(map[mail.MailboxGUID]*uidlistState)}
+	s.held.past = make(map[heldID]string)
+	if s.ns == nil {
+		s.ns = fsys
+	}
+	root, err := fsys.OpenDir("")
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", store.ErrLocation, err)
+	}
+	s.root = root
+	if err := s.checkRoot(); err != nil {
+		root.Close()
+		return nil, err
+	}
+	if err := s.removeLeftovers(ctx); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (o *Options) setDefaults() {
+	if o.Hostname == "" {
+		o.Hostname = localHostname()
+	}
+	if o.PID == 0 {
+		o.PID = os.Getpid()
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Locks == nil {
+		o.Locks = NewLocks(LockOptions{Hostname: o.Hostname, PID: o.PID, Logger: o.Logger})
+	}
+}
+
+// checkRoot refuses a root that is no Maildir, so that an unmounted disk is not taken for an empty account.
+func (s *Store) checkRoot() error {
+	empty, isMaildir := true, false
+	err := s.root.Names(func(name string, typ vfs.Type) error {
+		empty = false
+		switch {
+		case name == "cur" || name == "new" || name == uidlistName || name == subscriptionsName || name == "dovecot-uidvalidity":
+			isMaildir = true
+		case typ == vfs.Directory || typ == vfs.Unknown:
+			if s.looksLikeMailbox(name) {
+				isMaildir = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if isMaildir {
+		return nil
+	}
+	if !s.o.Create {
+		if empty {
+			return fmt.Errorf("%w: the directory is empty", store.ErrLocation)
+		}
+		return fmt.Errorf("%w: no cur, new or mailbox in the directory", store.ErrLocation)
+	}
+	if !empty {
+		return fmt.Errorf("%w: the directory holds other things", store.ErrLocation)
+	}
+	return s.makeSubdirs(s.root)
+}
+
+// looksLikeMailbox reports whether a directory below the root has the marks of a mailbox.
+func (s *Store) looksLikeMailbox(dir string) bool {
+	if _, ok := s.o.Layout.MailboxOf(dir); !ok {
+		return false
+	}
+	d, err := s.fs.OpenDir(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	return hasMailboxMarks(d)
+}
+
+func hasMailboxMarks(d vfs.Dir) bool {
+	for _, mark := range []string{"cur", "new", "maildirfolder", uidlistName} {
+		if _, err := d.Stat(mark); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// makeSubdirs makes what is missing of cur, new and tmp, with the mode of their parent.
+func (s *Store) makeSubdirs(d vfs.Dir) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	for _, sub := range []string{"tmp", "new", "cur"} {
+		if err := d.Mkdir(sub, info.Mode&0o777); err != nil && !errors.Is(err, os.ErrExist) {
+			return noSpace(err)
+		}
+	}
+	return nil
+}
+
+// Capabilities implements [store.Store].
+func (s *Store) Capabilities() store.Capabilities {
+	return store.Capabilities{
+		Separator: s.o.Layout.separator(), Keywords: maxKeywords, SaveGUIDs: true, SaveUIDs: true, NamePartMax: maxDirName,
+	}
+}
+
+// Epoch implements [store.Store].
+func (s *Store) Epoch() uint64 { return s.cat.Epoch() }
+
+// Close implements [store.Store]. Neither the file system nor the catalog is closed.
+func (s *Store) Close() error {
+	return errors.Join(s.dropHeld(), s.root.Close())
+}
+
+// uniqueName returns a base name that is in use nowhere: seconds, microseconds, process, a counter, host.
+func (s *Store) uniqueName() string {
+	now := s.o.Clock()
+	return fmt.Sprintf("%d.M%dP%dQ%d.%s", now.Unix(), now.Nanosecond()/1000, s.o.PID, s.counter.Add(1), s.nameHost())
+}
+
+var hostEscaper = strings.NewReplacer("/", `\057`, ":", `\072`, ",", `\054`, " ", "_")
+
+// nameHost is the host name as it can be part of a file name.
+func (s *Store) nameHost() string {
+	host := hostEscaper.Replace(s.o.Hostname)
+	return host[:min(len(host), 100)]
+}
+
+func (s *Store) randomGUID() (g mail.MailboxGUID, err error) {
+	s.randMu.Lock()
+	defer s.randMu.Unlock()
+	for g.IsZero() {
+		if _, err := io.ReadFull(s.o.Rand, g[:]); err != nil {
+			return g, fmt.Errorf("draw a GUID: %w", err)
+		}
+	}
+	return g, nil
+}
+
+func (s *Store) now() int64 { return s.o.Clock().Unix() }
+
+// tempPrefix marks what is ours in the tmp directory of the root.
+const tempPrefix = "dsyncfs-"
+
+// tempName returns a name for something in tmp/ that only we use.
+func (s *Store) tempName(kind string) string { return tempPrefix + kind + "-" + s.uniqueName() }
+
+func (s *Store) isOurTemp(name string) bool {
+	return strings.HasPrefix(name, tempPrefix) && strings.HasSuffix(name, "."+s.nameHost())
+}
+
+// removeLeftovers removes what crashes of ours left in the root's tmp/ more than a day ago.
+func (s *Store) removeLeftovers(ctx context.Context) error {
+	tmp, err := s.fs.OpenDir("tmp")
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer tmp.Close()
+	var names []string
+	err = tmp.Names(func(name string, _ vfs.Type) error {
+		if s.isOurTemp(name) {
+			names = append(names, name)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if id, ok := parseHeldName(name); ok {
+			s.held.past[id] = name // see dropPast
+			continue
+		}
+		if err := s.removeLeftover(tmp, name); err != nil {
+			s.log.Warn("remove a leftover", "path", joinPath(tmp.Path(), name), "err", err)
+		}
+	}
+	return nil
+}
+
+// leftoverAge is how old a temporary file must be to belong to nobody.
+const leftoverAge = 24 * time.Hour
+
+func (s *Store) removeLeftover(dir vfs.Dir, name string) error {
+	info, err := dir.Stat(name)
+	if err != nil || s.o.Clock().Sub(info.Ctime) < leftoverAge {
+		return ignoreGone(err)
+	}
+	if info.Type == vfs.Directory {
+		return s.removeTree(joinPath(dir.Path(), name))
+	}
+	return ignoreGone(dir.Remove(name))
+}
+
+// removeTree removes a directory below the root with everything in it. It follows no link.
+func (s *Store) removeTree(path string) error {
+	dir, err := s.fs.OpenDir(path)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	var files, subdirs []string
+	err = dir.Names(func(name string, typ vfs.Type) error {
+		if typ == vfs.Unknown {
+			info, err := dir.Stat(name)
+			if err != nil {
+				return ignoreGone(err)
+			}
+			typ = info.Type
+		}
+		if typ == vfs.Directory {
+			subdirs = append(subdirs, name)
+		} else {
+			files = append(files, name)
+		}
+		return nil
+	})
+	for i := 0; i < len(files) && err == nil; i++ {
+		err = ignoreGone(dir.Remove(files[i]))
+	}
+	err = errors.Join(err, dir.Close())
+	for i := 0; i < len(subdirs) && err == nil; i++ {
+		err = s.removeTree(joinPath(path, subdirs[i]))
+	}
+	if err != nil {
+		return err
+	}
+	parent, name := "", path
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		parent, name = path[:i], path[i+1:]
+	}
+	up, err := s.fs.OpenDir(parent)
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	return ignoreGone(up.RemoveDir(name))
+}

@@ -1,0 +1,79 @@
+package maildir
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// The buckets of catalog values that belong to this adapter. Times are seconds, 8 bytes.
+const (
+	bucketMeta          = "maildir"
+	bucketBase          = "base/"         // + peer: mailbox GUID -> State, JSON
+	bucketDeleted       = "deleted"       // kind byte + hex ID -> time
+	bucketSubscriptions = "subscriptions" // name -> '0' or '1' + time of the change
+	bucketDirectories   = "directories"   // name of a level that is no mailbox -> time of its making
+	bucketAttributes    = "attributes/"   // + mailbox GUID: 's' or 'p' + key -> Attribute, JSON
+	bucketPending       = "pending"       // mailbox GUID + "/" + base name -> identity, JSON; see Apply
+
+	keyValidity      = "validity"      // highest UIDVALIDITY ever seen, 4 bytes
+	keySubscriptions = "subscriptions" // how the file looked when it was read
+)
+
+func encodeTime(t int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(t)) }
+
+func decodeTime(data []byte) int64 {
+	if len(data) != 8 {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint64(data))
+}
+
+func deletionKey(d mail.Deletion) string {
+	return string(rune('0'+d.Kind)) + d.ID.String()
+}
+
+func putDeletion(tx store.CatalogTx, d mail.Deletion) error {
+	return tx.SetValue(bucketDeleted, deletionKey(d), encodeTime(d.Time))
+}
+
+func parseDeletion(key string, value []byte) (mail.Deletion, error) {
+	if len(key) != 33 {
+		return mail.Deletion{}, fmt.Errorf("deletion %q: %w", key, store.ErrCorrupt)
+	}
+	d := mail.Deletion{Kind: mail.DeletionKind(key[0] - '0'), Time: decodeTime(value)}
+	_, err := hex.Decode(d.ID[:], []byte(key[1:]))
+	return d, err
+}
+
+// putJSON sets a value.
+func putJSON(tx store.CatalogTx, bucket, key string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return tx.SetValue(bucket, key, data)
+}
+
+// moveValues renames a bucket.
+func moveValues(tx store.CatalogTx, from, to string) error {
+	moved := make(map[string][]byte)
+	for key, value := range tx.Values(from) {
+		moved[key] = value
+	}
+	for key, value := range moved {
+		if to != "" {
+			if err := tx.SetValue(to, key, value); err != nil {
+				return err
+			}
+		}
+		if err := tx.SetValue(from, key, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}

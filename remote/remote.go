@@ -47,7 +47,8 @@ type Conn interface {
 	// Read reads the program's standard output. io.EOF means that the program closed it while the connection was
 	// whole (over ssh: it and standard error, for which sshd waits); a lost connection is always an error of class ErrTransient, never io.EOF.
 	//
-	// Write writes to its standard input. Both fail promptly after Close.
+	// Write writes to its standard input. It may return before the bytes are under way; the error is then that of a
+	// later call. Both fail promptly after Close.
 	//
 	// Close ends the program if it still runs (TERM, then KILL after a grace, as far as the transport reaches) and
 	// waits until it is gone. It returns nil also if the program had failed: ask Wait.

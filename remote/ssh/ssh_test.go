@@ -644,11 +644,11 @@ func TestDeadPeerIsNoticed(t *testing.T) {
 			if remote.Classify(err) != remote.ErrTransient || !strings.Contains(err.Error(), "no answer for") || !strings.Contains(err.Error(), "sshd: ") {
 				t.Errorf("read: %v", err)
 			}
-			if _, err := conn.Write([]byte("x")); remote.Classify(err) != remote.ErrTransient && !errors.Is(err, syscall.EPIPE) {
-				t.Errorf("write: %v", err)
-			}
 			if err := conn.Wait(); remote.Classify(err) != remote.ErrTransient {
 				t.Errorf("wait: %v", err)
+			}
+			if _, err := conn.Write([]byte("x")); remote.Classify(err) != remote.ErrTransient {
+				t.Errorf("write: %v", err)
 			}
 			if err := session.Wait(); remote.Classify(err) != remote.ErrTransient {
 				t.Errorf("session: %v", err)

@@ -171,8 +171,12 @@ func (st *stream) reap() {
 	}()
 	exit := st.follow()
 	<-drained
-	st.in.CloseWithError(fmt.Errorf("%s: the program has ended: %w", st.s.host, syscall.EPIPE))
 	st.err = st.result(exit)
+	closed := st.err
+	if exit != nil {
+		closed = fmt.Errorf("%s: the program has ended: %w", st.s.host, syscall.EPIPE)
+	}
+	st.in.CloseWithError(closed) // its user may have been cut off already; the first error counts
 	close(st.ended)
 }
 

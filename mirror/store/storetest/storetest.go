@@ -55,7 +55,7 @@ type Outside interface {
 // Run checks the adapter whose fixtures the factory makes.
 func Run(t *testing.T, factory func(t *testing.T) *Fixture) {
 	for _, group := range []map[string]func(*testing.T, *suite){
-		refreshCases, guardCases, treeCases, mailboxCases, applyCases, findCases, stateCases,
+		refreshCases, guardCases, treeCases, mailboxCases, applyCases, identityCases, findCases, stateCases,
 	} {
 		for _, name := range slices.Sorted(maps.Keys(group)) {
 			t.Run(name, func(t *testing.T) {

@@ -122,6 +122,19 @@ func (e *engine) SetKeywords(ctx context.Context, mailbox mail.Name, base string
 	return nil
 }
 
+// asked returns how often the engine was asked for durability.
+func (e *engine) asked() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.durable
+}
+
+func (e *engine) keywordsOf(base string) mail.Keywords {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.keywords[base]
+}
+
 // take returns the journaled events as words and forgets them.
 func (e *engine) take() []string {
 	e.mu.Lock()

@@ -324,13 +324,15 @@ func helpChurn(args []string) error {
 	return nil
 }
 
-// helpServe is a daemon: backing directory, mount point. It says "ready".
+// helpServe is a daemon: backing directory, mount point, and "allow_other" for a mount that all users may use. It says
+// "ready".
 func helpServe(args []string) error {
 	root, err := os.Open(args[0])
 	if err != nil {
 		return err
 	}
-	m, err := fusefs.New(fusefs.Options{Backing: root, Mountpoint: args[1], Engine: &engine{root: args[0]}})
+	m, err := fusefs.New(fusefs.Options{Backing: root, Mountpoint: args[1], Engine: &engine{root: args[0]},
+		AllowOther: len(args) > 2 && args[2] == "allow_other"})
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func TestExtendedAttributesOfMail(t *testing.T) {
 	m := mountMaildir(t, nil)
 	m.sh(t, `echo x > $M/tmp/a; mv $M/tmp/a $M/new/a; echo y > $M/plain`)
 	m.helper(t, "xattrs", m.dir+"/new/a", m.dir+"/plain")
-	if k := m.engine.keywords["a"]; len(k) != 2 || k[0] != "Junk" || k[1] != "todo" {
+	if k := m.engine.keywordsOf("a"); len(k) != 2 || k[0] != "Junk" || k[1] != "todo" {
 		t.Errorf("keywords %q", k)
 	}
 }
@@ -96,16 +96,16 @@ func TestRewritingAMailIsAReplacement(t *testing.T) {
 func TestDurabilityIsAskedForWhenTheProgramAsks(t *testing.T) {
 	m := mountMaildir(t, func(o *fusefs.Options) { o.CommitDeliveries = true })
 	m.sh(t, `echo x > $M/tmp/a; sync $M/tmp/a`)
-	if m.engine.durable != 0 {
+	if m.engine.asked() != 0 {
 		t.Error("a file in tmp is no mail")
 	}
 	m.sh(t, `mv $M/tmp/a $M/new/a`)
-	if m.engine.durable != 1 {
-		t.Errorf("asked %d times after the delivery", m.engine.durable)
+	if m.engine.asked() != 1 {
+		t.Errorf("asked %d times after the delivery", m.engine.asked())
 	}
 	m.sh(t, `sync $M/new`)
-	if m.engine.durable != 2 {
-		t.Errorf("asked %d times after fsync of new", m.engine.durable)
+	if m.engine.asked() != 2 {
+		t.Errorf("asked %d times after fsync of new", m.engine.asked())
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"dsyncfs/fusefs"
+	"dsyncfs/fusefs/fstest"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,7 @@ var helpers = map[string]func(args []string) error{
 	"rewrite":          helpRewrite,
 	"churn":            helpChurn,
 	"serve":            helpServe,
+	"fstest":           func(args []string) error { return fstest.Check(args[0], args[1]) },
 }
 
 // helpDeliver delivers mails: root, number, "rename" or "link".

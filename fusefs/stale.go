@@ -2,12 +2,14 @@ package fusefs
 
 import (
 	"container/list"
+	"strconv"
 	"time"
 
 	"dsyncfs/fusefs/inode"
 	"dsyncfs/mirror/mail"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // A name that a mail used to have still reaches it: a reader that listed the directory before another program changed the
@@ -108,7 +110,7 @@ func (f *fileSystem) findStale(d *directory, name string, pid uint32) (inode.ID,
 		return 0, nil, ""
 	}
 	past := f.pastNames.find(nameKey{d.id, name})
-	if past != nil && past.pid == pid && pid != 0 {
+	if past != nil && sameProcess(past.pid, pid) {
 		return 0, nil, ""
 	}
 	if past == nil && d.kind != newDir {
@@ -124,6 +126,17 @@ func (f *fileSystem) findStale(d *directory, name string, pid uint32) (inode.ID,
 		}
 	}
 	return 0, nil, ""
+}
+
+// sameProcess reports whether two threads belong to one process: the kernel tells the thread of a request.
+func sameProcess(a, b uint32) bool {
+	if a == 0 || b == 0 {
+		return false
+	}
+	if a == b {
+		return true
+	}
+	return unix.Access("/proc/"+strconv.Itoa(int(a))+"/task/"+strconv.Itoa(int(b)), unix.F_OK) == nil
 }
 
 // baseInBox reports whether the mailbox of d has a mail with the base of name. The caller holds mu.

@@ -205,7 +205,9 @@ func (f *fileSystem) doRename(from, to *end, flags uint, pid uint32) error {
 	if err := unix.Renameat2(from.fd.fd, from.name, to.fd.fd, to.name, flags); err != nil {
 		return err
 	}
-	f.followRename(from, to, flags, pid)
+	if from.id != to.id { // two names of one file: rename(2) does nothing
+		f.followRename(from, to, flags, pid)
+	}
 	return nil
 }
 

@@ -1,0 +1,71 @@
+# build, demo and test are what most people want; `make help` lists the rest.
+
+GO ?= go
+PREFIX ?= /usr/local
+FUZZTIME ?= 10s
+# Given to every `go test`; CI says -v, to see what was skipped.
+TESTFLAGS ?=
+# The detector slows dsyncfs down by a factor; what it finds is worth the time.
+TIMEOUT ?= 15m
+
+# End-to-end tests run the built program; everything else is a unit test.
+UNITS = $$($(GO) list ./... | grep -v '/integration$$')
+
+.DEFAULT_GOAL := build
+.PHONY: help build setup demo demo-clean test check unit race integration lint bench fuzz install clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+build: ## bin/dsyncfs
+	$(GO) build -trimpath -o bin/dsyncfs ./cmd/dsyncfs
+
+setup: ## the programs and the mail that tests and demo use (needs root if something is missing)
+	@integration/setup.sh
+
+demo: setup build ## a mailbox of real mail, mounted and mirrored through a real ssh server
+	@integration/demo/demo.sh start
+
+demo-clean: ## end what the demo started and remove it
+	@integration/demo/demo.sh clean
+
+test: setup lint race integration ## everything
+
+check: lint ## the fast part of test: seconds, no mounts, no race detector
+	$(GO) test -short -timeout=2m $(TESTFLAGS) ./mirror/... ./remote/... ./cmd/... ./fusefs/inode ./integration/imports
+
+unit: ## all but the end-to-end tests
+	$(GO) test -timeout=$(TIMEOUT) $(TESTFLAGS) $(UNITS)
+
+race: ## unit with the race detector
+	$(GO) test -race -timeout=$(TIMEOUT) $(TESTFLAGS) $(UNITS)
+
+integration: ## end to end, on real mail and with real programs, with the race detector
+	$(GO) test -race -timeout=$(TIMEOUT) $(TESTFLAGS) ./integration
+
+lint: ## format, vet, staticcheck, import rules
+	@test -z "$$(gofmt -l cmd fusefs mirror remote integration | tee /dev/stderr)" || { echo 'run: gofmt -w .'; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test $(TESTFLAGS) ./integration/imports
+
+bench: setup build ## speed and memory beside cp, doveadm and mbsync, as ratios within one run
+	$(GO) run ./integration/bench -dsyncfs bin/dsyncfs
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$pkg; \
+		done; \
+	done
+
+install: build ## to PREFIX, also under the name dsync
+	install -D -m 755 bin/dsyncfs $(DESTDIR)$(PREFIX)/bin/dsyncfs
+	ln -sf dsyncfs $(DESTDIR)$(PREFIX)/bin/dsync
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	bin/dsyncfs completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/dsyncfs
+	install -D -m 644 docs/dsyncfs.toml $(DESTDIR)$(PREFIX)/share/doc/dsyncfs/dsyncfs.toml
+
+clean: ## remove what was built (demo-clean removes the demo)
+	rm -rf bin

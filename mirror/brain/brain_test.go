@@ -330,6 +330,31 @@ func TestNewMailsWithTheSameUIDsBothStay(t *testing.T) {
 	}
 }
 
+func TestMoveReachesAPeerThatStartsWithoutAState(t *testing.T) {
+	c := newClock()
+	a, b := pair(t, c)
+	must(t, a.account.CreateMailbox("Work"))
+	for i := range 4 {
+		_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d", i), c.time())
+		must(t, err)
+	}
+	_, err, serr := syncOnce(a, b, inProcess, twoWay())
+	must(t, errors.Join(err, serr))
+	must(t, a.account.Move("INBOX", a.account.Files("INBOX")[0], "Work"))
+	for i := range 3 {
+		_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "new mail %d", i), c.time())
+		must(t, err)
+	}
+	_, err, serr = syncOnce(b, a, inProcess, twoWay())
+	must(t, errors.Join(err, serr))
+	quiet(t, a, b, inProcess)
+	for text, n := range bodies(t, a) {
+		if n != 1 {
+			t.Errorf("%s is there %d times", text, n)
+		}
+	}
+}
+
 // user is one side's local user with what it did.
 type user struct {
 	side

@@ -123,13 +123,14 @@ func (x *exchange) logged() iter.Seq2[store.Change, error] {
 
 // logItem turns a log entry into an item; nil if it is not to be sent.
 func (x *exchange) logItem(e store.Change) *item.Change {
-	if x.hasBase && e.UID > x.base.LastCommonUID {
-		return nil // an expunge of a message that the other side never had
-	}
+	above := e.UID > x.base.LastCommonUID
 	if e.Expunged {
+		if x.hasBase && above && !x.r.ours() {
+			return nil // the other side never had it, or asks Dovecot's way
+		}
 		return merge.ExpungeRecord(e.UID, e.GUID128)
 	}
-	if !x.hasBase {
+	if above {
 		return nil // the message itself comes with the messages, or is gone again
 	}
 	return merge.FlagsRecord(&e.Message, e.Delta)

@@ -7,16 +7,38 @@ import (
 
 // incremental reads records since a common state. At and below the base a UID means the same mail on both sides; above it
 // everything is new.
-type incremental struct{ *Planner }
+//
+// With Keep, "new" is not taken for granted: a base can be older than the last exchange, if that one was the other side's to
+// start. What is above the base is then read as a union, which knows a mail that both have by now and one that was expunged
+// after both had it.
+type incremental struct {
+	*Planner
+	newer *union // reads what is above the base; nil: not begun, or not with Keep
+}
 
 func (r *incremental) record(c *item.Change) error {
 	switch {
 	case c.UID <= r.o.Base:
 		return r.known(c)
+	case r.o.Absence == Keep:
+		if err := r.begin(); err != nil {
+			return err
+		}
+		return r.newer.record(c)
 	case c.Type == item.ChangeSave:
 		return r.remoteMail(c)
 	}
 	return nil // came and went at the peer since the base
+}
+
+// begin leaves the known part behind.
+func (r *incremental) begin() error {
+	if r.newer != nil {
+		return nil
+	}
+	r.newer = &union{r.Planner}
+	_, err := r.local.seek(r.o.Base)
+	return err
 }
 
 // known applies a change of a mail that both sides had. If it is not here, the expunge here wins.
@@ -38,7 +60,13 @@ func (r *incremental) known(c *item.Change) error {
 }
 
 func (r *incremental) finish() error {
-	return r.localMails()
+	if r.o.Absence != Keep {
+		return r.localMails()
+	}
+	if err := r.begin(); err != nil {
+		return err
+	}
+	return r.newer.finish()
 }
 
 // search reads a full list as Dovecot does: up to the last UID under which both sides have, or had, the same mail lies the

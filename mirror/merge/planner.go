@@ -113,7 +113,7 @@ func NewPlanner(o Options) *Planner {
 	case o.Mode == Backup:
 		p.rule = &backup{Planner: p}
 	case o.HaveBase:
-		p.rule = &incremental{p}
+		p.rule = &incremental{Planner: p}
 	case o.Absence == Keep:
 		p.rule = &union{p}
 	default:

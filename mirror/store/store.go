@@ -159,7 +159,7 @@ type Mailbox interface {
 	Messages(after mail.UID) iter.Seq2[mail.Message, error]
 
 	// Changes yields what the log holds above since, by ascending UID, without what came from skip and without appends. ok is
-	// false if the log does not reach back that far.
+	// false if the log does not reach back that far; what it still holds comes all the same.
 	Changes(since mail.ModSeq, skip Origin) (changes iter.Seq2[Change, error], ok bool)
 
 	// Body opens the bytes of a message; ErrNotFound if it is gone. Safe for concurrent use.

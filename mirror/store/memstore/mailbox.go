@@ -48,16 +48,13 @@ func (m *mailbox) Messages(after mail.UID) iter.Seq2[mail.Message, error] {
 
 // Changes implements [store.Mailbox].
 func (m *mailbox) Changes(since mail.ModSeq, skip store.Origin) (iter.Seq2[store.Change, error], bool) {
-	if since < m.logStart {
-		return func(func(store.Change, error) bool) {}, false
-	}
 	return func(yield func(store.Change, error) bool) {
 		for _, c := range m.gather(since, skip) {
 			if !yield(c, nil) {
 				return
 			}
 		}
-	}, true
+	}, since >= m.logStart
 }
 
 // gather puts the log's entries together, message by message.

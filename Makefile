@@ -3,6 +3,8 @@
 GO ?= go
 PREFIX ?= /usr/local
 FUZZTIME ?= 10s
+# Which figures: Backup, NothingChanged, Scaling, LargeMail, EqualMails.
+BENCH ?= .
 # Given to every `go test`; CI says -v, to see what was skipped.
 TESTFLAGS ?=
 # The detector slows dsyncfs down by a factor; what it finds is worth the time.
@@ -49,8 +51,8 @@ lint: ## format, vet, staticcheck, import rules
 	$(GO) tool staticcheck ./...
 	$(GO) test $(TESTFLAGS) ./integration/imports
 
-bench: setup build ## speed and memory beside cp, doveadm and mbsync, as ratios within one run
-	$(GO) run ./integration/bench -dsyncfs bin/dsyncfs
+bench: setup ## speed and memory beside cp, doveadm and mbsync, as ratios within one run
+	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./integration/bench | grep -v '^Benchmark'
 
 fuzz: ## every fuzz target for FUZZTIME
 	@set -e; for pkg in $$($(GO) list ./...); do \

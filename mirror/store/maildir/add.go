@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,9 +28,9 @@ type addition struct {
 // prepareAdds finds the sources of the new mails and chooses their UIDs and base names. A mail whose source is gone is
 // reported as vanished; the next round brings it again.
 func (a *apply) prepareAdds(ctx context.Context) error {
-	next := a.next
-	for _, r := range a.b.Realign {
-		next = max(next, r.NewUID+1) // done before the additions
+	top := a.next
+	for _, add := range a.b.Adds {
+		top = max(top, add.Message.UID+1)
 	}
 	taken := make(map[string]struct{})
 	for _, add := range a.b.Adds {
@@ -42,14 +43,15 @@ func (a *apply) prepareAdds(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if d.uid < next {
-			d.uid = next
+		if _, taken := a.taken[d.uid]; taken && !a.expunges(d.uid) || d.uid == 0 || d.uid < a.first && !a.newUIDs() {
+			d.uid = top
 			a.res.Reassigned = append(a.res.Reassigned, store.Assigned{Wanted: add.Message.UID, Got: d.uid})
 		}
 		if d.uid > mail.MaxUID {
 			return fmt.Errorf("UID %d is too high", d.uid)
 		}
-		next = d.uid + 1
+		a.taken[d.uid] = struct{}{}
+		top = max(top, d.uid+1)
 		if !storableGUID(d.Message.GUID) {
 			d.Message.GUID = "" // becomes the base name
 		}
@@ -64,6 +66,14 @@ func (a *apply) prepareAdds(ctx context.Context) error {
 		a.adds = append(a.adds, d)
 	}
 	return nil
+}
+
+// inherit fills in what the batch leaves open and the copied message has.
+func (d *addition) inherit(m mail.Message) {
+	d.Message.Received = cmp.Or(d.Message.Received, m.Received)
+	d.Message.Saved = cmp.Or(d.Message.Saved, m.Saved)
+	d.Message.POP3UIDL = cmp.Or(d.Message.POP3UIDL, m.POP3UIDL)
+	d.Message.POP3Order = cmp.Or(d.Message.POP3Order, m.POP3Order)
 }
 
 // chooseBase picks the base name of a new file: its GUID, so that a crash cannot part the two, if that can be a file name,
@@ -127,15 +137,18 @@ func (a *apply) findSource(ctx context.Context, d *addition) error {
 		if err != nil {
 			return err
 		}
+		a.s.held.mu.Lock()
+		d.inherit(a.s.held.mails[d.Message.GUID].message)
+		a.s.held.mu.Unlock()
 		return a.linkFrom(ctx, d, dir, name, -1)
 	case d.From.Mailbox == a.rec.Status.GUID && a.expunges(d.From.UID):
 		r := a.known[d.From.UID]
-		if r.UID == 0 {
-			return store.ErrNotFound
+		d.inherit(r.Message)
+		if _, again := a.renumbered[r.UID]; !again {
+			d.own, d.size, d.virtual = &r, r.Size, r.VirtualSize
+			a.renumbered[r.UID] = struct{}{}
+			return nil
 		}
-		d.own, d.size, d.virtual = &r, r.Size, r.VirtualSize
-		a.renumbered[r.UID] = struct{}{}
-		return nil
 	}
 	return a.fromMailbox(ctx, d)
 }
@@ -153,18 +166,20 @@ func (a *apply) fromMailbox(ctx context.Context, d *addition) error {
 	if err != nil {
 		return err
 	}
-	var r store.MessageRecord
-	err = a.s.cat.View(func(tx store.CatalogTx) (err error) {
-		var found bool
-		r, found, err = tx.Message(d.From.Mailbox, d.From.UID)
-		if err == nil && !found {
-			err = store.ErrNotFound
-		}
-		return err
-	})
+	r, found := a.known[d.From.UID]
+	if d.From.Mailbox != a.rec.Status.GUID {
+		err = a.s.cat.View(func(tx store.CatalogTx) (err error) {
+			r, found, err = tx.Message(d.From.Mailbox, d.From.UID)
+			return err
+		})
+	}
+	if err == nil && !found {
+		err = store.ErrNotFound
+	}
 	if err != nil {
 		return err
 	}
+	d.inherit(r.Message)
 	b, err := from.openFile(ctx, r.File) // also finds its present name
 	if err != nil {
 		return err
@@ -280,12 +295,18 @@ func (a *apply) writeNotes(context.Context) error {
 
 // add makes the new mails appear.
 func (a *apply) add(ctx context.Context) error {
-	for n, d := range a.adds {
-		if n%64 == 0 && ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err := a.addOne(ctx, d); err != nil {
-			return err
+	// Files that get another UID come last: until then they can be copied under their old names.
+	for _, own := range []bool{false, true} {
+		for n, d := range a.adds {
+			if n%64 == 0 && ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if own != (d.own != nil) {
+				continue
+			}
+			if err := a.addOne(ctx, d); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -307,6 +328,11 @@ func (a *apply) addOne(ctx context.Context, d *addition) error {
 		}
 		a.edits.drop[d.own.UID] = struct{}{}
 		file = r.File
+		if m.Received != d.own.Received {
+			if err := a.setDate(ctx, file, m.Received); err != nil {
+				return err
+			}
+		}
 	} else {
 		f := mail.FileName{Base: d.base, Flags: m.Flags, Letters: a.keys.letters(m.Keywords)}
 		f.HasInfo = f.Flags != 0 || f.Letters != 0
@@ -359,8 +385,8 @@ func (a *apply) enter(d *addition, m mail.Message, file string) {
 	if s, w := name.Sizes(); s < 0 && w < 0 && d.own == nil {
 		fields.size, fields.virtual = d.size, d.virtual
 	}
-	a.edits.lines = append(a.edits.lines, uidLine{uid: d.uid, fields: fields.encode(d.base), base: d.base})
-	a.next = d.uid + 1
+	a.edits.inserts = append(a.edits.inserts, uidLine{uid: d.uid, fields: fields.encode(d.base), base: d.base})
+	a.next = max(a.next, d.uid+1)
 	m.Size, m.VirtualSize = d.size, d.virtual
 	m.ModSeq = a.nextModSeq(m.ModSeq)
 	a.put(store.MessageRecord{Message: m, File: file})

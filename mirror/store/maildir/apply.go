@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"time"
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
@@ -25,21 +27,27 @@ import (
 //  7. The uidlist, by one append or one rewrite, durably. After a crash: Refresh takes the UIDs over.
 //  8. One transaction of the catalog. Nothing is left to do.
 type apply struct {
-	m     *mailbox
-	s     *Store
-	b     store.Batch
-	rec   store.MailboxRecord
-	list  *uidlistState
-	keys  *keywordTable
-	known map[mail.UID]store.MessageRecord // of the UIDs that the batch names, as they are
-	files *listing                         // by base name, once a remembered name was wrong
-	edits uidEdits
-	next  mail.UID
-	sync  struct{ cur, new bool } // directories in which names appeared
-	adds  []*addition
-	ops   []func(store.CatalogTx) error
-	notes []string // keys of pending notes to be dropped
+	m      *mailbox
+	s      *Store
+	b      store.Batch
+	rec    store.MailboxRecord
+	list   *uidlistState
+	keys   *keywordTable
+	known  map[mail.UID]store.MessageRecord // of the UIDs that the batch names, as they are
+	before map[mail.UID]store.MessageRecord // the same as they were
+	files  *listing                         // by base name, once a remembered name was wrong
+	edits  uidEdits
+	next   mail.UID                // effective next UID, raised with each that is given
+	first  mail.UID                // what it was before the batch
+	taken  map[mail.UID]struct{}   // UIDs that Realign gives
+	dates  []store.MessageRecord   // messages whose date changes
+	cut    bool                    // the log cannot tell what happens
+	sync   struct{ cur, new bool } // directories in which names appeared
+	adds   []*addition
+	ops    []func(store.CatalogTx) error
+	notes  []string // keys of pending notes to be dropped
 
+	gone       map[mail.UID]struct{}  // what was expunged
 	expunging  map[mail.UID]mail.GUID // what the batch expunges
 	renumbered map[mail.UID]struct{}  // of these, the messages whose files get another UID
 	sources    map[mail.MailboxGUID]*mailbox
@@ -54,7 +62,7 @@ const smallBatch = 4
 
 // Apply implements [store.Mailbox].
 func (m *mailbox) Apply(ctx context.Context, b store.Batch) (store.Result, error) {
-	a := &apply{m: m, s: m.s, b: b, expunging: make(map[mail.UID]mail.GUID), renumbered: make(map[mail.UID]struct{}),
+	a := &apply{m: m, s: m.s, b: b, expunging: make(map[mail.UID]mail.GUID), renumbered: make(map[mail.UID]struct{}), gone: make(map[mail.UID]struct{}),
 		sources: make(map[mail.MailboxGUID]*mailbox), heldDirs: make(map[string]vfs.Dir)}
 	for _, e := range b.Expunges {
 		a.expunging[e.UID] = e.GUID
@@ -68,6 +76,9 @@ func (m *mailbox) Apply(ctx context.Context, b store.Batch) (store.Result, error
 }
 
 func (a *apply) run(ctx context.Context) (res store.Result, err error) {
+	if a.b.UIDNext > mail.MaxUID {
+		return res, fmt.Errorf("UIDNEXT %d is too high", a.b.UIDNext)
+	}
 	if err := a.syncStaged(); err != nil {
 		return res, err
 	}
@@ -90,7 +101,7 @@ func (a *apply) run(ctx context.Context) (res store.Result, err error) {
 		return res, err
 	}
 	for _, step := range []func(context.Context) error{
-		a.prepareAdds, a.writeNotes, a.writeKeywords, a.realign, a.changeFlags, a.expunge, a.add, a.syncDirs, a.writeList, a.commit,
+		a.realign, a.prepareAdds, a.writeNotes, a.writeKeywords, a.redate, a.changeFlags, a.expunge, a.add, a.syncDirs, a.writeList, a.commit,
 	} {
 		if err := step(ctx); err != nil {
 			return res, err
@@ -137,6 +148,7 @@ func (a *apply) load() (err error) {
 	head.version, head.guid = 3, a.rec.Status.GUID
 	a.edits = uidEdits{header: head, raise: a.list.torn, drop: make(map[mail.UID]struct{}), fields: make(map[mail.UID]map[byte]string)}
 	a.next = max(a.list.next, a.rec.Status.UIDNext)
+	a.first, a.taken = a.next, make(map[mail.UID]struct{})
 	if a.keys, err = loadKeywords(a.m.d.box); err != nil {
 		return err
 	}
@@ -152,7 +164,7 @@ func (a *apply) loadMessages() error {
 		}
 		return err
 	}
-	return a.s.cat.View(func(tx store.CatalogTx) error {
+	err := a.s.cat.View(func(tx store.CatalogTx) error {
 		var err error
 		for _, c := range a.b.Realign {
 			err = errors.Join(err, want(tx, c.UID))
@@ -163,8 +175,15 @@ func (a *apply) loadMessages() error {
 		for _, c := range a.b.Expunges {
 			err = errors.Join(err, want(tx, c.UID))
 		}
+		for _, c := range a.b.Adds {
+			if c.From.Mailbox == a.rec.Status.GUID {
+				err = errors.Join(err, want(tx, c.From.UID))
+			}
+		}
 		return err
 	})
+	a.before = maps.Clone(a.known)
+	return err
 }
 
 func (a *apply) nextModSeq(atLeast mail.ModSeq) mail.ModSeq {
@@ -185,7 +204,10 @@ func (a *apply) log(e store.LogEntry) {
 	a.op(func(tx store.CatalogTx) error { return tx.AppendLog(box, e) })
 }
 
-func (a *apply) cutLog() { a.rec.LogStart = a.nextModSeq(0) }
+// newUIDs reports whether UIDs below UIDNEXT may be given.
+func (a *apply) newUIDs() bool {
+	return a.b.Restart || a.b.UIDValidity != 0 && a.b.UIDValidity != a.list.header.validity
+}
 
 // forget removes a message from the catalog and logs its expunge.
 func (a *apply) forget(r store.MessageRecord, log bool) {
@@ -213,12 +235,12 @@ func (a *apply) writeKeywords(context.Context) error {
 
 // realign gives messages new UIDs and GUIDs, in the catalog and in the uidlist; the files stay.
 func (a *apply) realign(context.Context) error {
-	validity := a.b.UIDValidity != 0 && a.b.UIDValidity != a.rec.Status.UIDValidity
-	if validity {
-		a.edits.header.validity, a.edits.raise, a.edits.validity = a.b.UIDValidity, true, true
-		a.rec.Status.UIDValidity = a.b.UIDValidity
-		a.cutLog()
-		a.res.Changed = true
+	if v := a.b.UIDValidity; v != 0 && v != a.rec.Status.UIDValidity {
+		a.edits.header.validity, a.rec.Status.UIDValidity = v, v
+		a.edits.raise, a.cut, a.res.Changed = true, true, true
+	}
+	if a.b.Restart {
+		a.edits.raise, a.cut, a.res.Changed = true, true, true
 	}
 	var moved []store.MessageRecord
 	for _, c := range a.b.Realign {
@@ -234,56 +256,98 @@ func (a *apply) realign(context.Context) error {
 		if c.NewUID != 0 {
 			to.UID = c.NewUID
 		}
-		if to.UID != r.UID && !validity && to.UID < a.next {
-			to.UID = a.next
-			a.res.Reassigned = append(a.res.Reassigned, store.Assigned{Wanted: c.NewUID, Got: to.UID})
+		if to.UID != r.UID && (!a.newUIDs() && to.UID < a.first || to.UID > mail.MaxUID) {
+			return fmt.Errorf("UID %d cannot become %d: UIDNEXT is %d", r.UID, to.UID, a.first)
 		}
-		if to.UID == r.UID && to.GUID == r.GUID {
-			continue
+		if !storableGUID(to.GUID) {
+			return fmt.Errorf("UID %d: the GUID %.40q cannot be stored", r.UID, string(to.GUID))
 		}
-		if err := a.move(r, &to, validity); err != nil {
-			return err
+		if c.Received != 0 && c.Received != r.Received {
+			to.Received = c.Received
+			a.dates = append(a.dates, to)
 		}
-		moved = append(moved, to)
+		if to.UID != r.UID || to.GUID != r.GUID || to.Received != r.Received {
+			a.move(r, &to)
+			moved = append(moved, to)
+		}
 	}
 	for _, r := range moved {
 		a.put(r)
 		a.known[r.UID] = r
 	}
-	slices.SortFunc(a.edits.moved, func(x, y uidLine) int { return int(int64(x.uid) - int64(y.uid)) })
-	for i := 1; i < len(a.edits.moved); i++ {
-		if a.edits.moved[i].uid == a.edits.moved[i-1].uid {
-			return fmt.Errorf("two messages would have the UID %d", a.edits.moved[i].uid)
+	return a.edits.sort()
+}
+
+// move notes that a message has another UID, GUID or date.
+func (a *apply) move(r store.MessageRecord, to *store.MessageRecord) {
+	a.res.Changed = true
+	base := baseOf(r.File)
+	if to.UID == r.UID {
+		if to.GUID != r.GUID {
+			guid := string(to.GUID)
+			if guid == base {
+				guid = ""
+			}
+			a.edits.fields[r.UID] = map[byte]string{'G': guid}
+		}
+		to.ModSeq = a.nextModSeq(0)
+		a.cut = true // nothing in the log can say this
+		return
+	}
+	a.edits.drop[r.UID] = struct{}{}
+	fields := recordFields{guid: to.GUID, uidl: to.POP3UIDL, order: to.POP3Order, size: -1, virtual: -1}
+	a.edits.inserts = append(a.edits.inserts, uidLine{uid: to.UID, fields: fields.encode(base), base: base})
+	a.forget(r, !a.newUIDs())
+	to.ModSeq = a.nextModSeq(0)
+	a.next = max(a.next, to.UID+1)
+	a.taken[to.UID] = struct{}{}
+	delete(a.known, r.UID)
+}
+
+// redate gives the files of messages other dates.
+func (a *apply) redate(ctx context.Context) error {
+	for _, r := range a.dates {
+		err := a.onFile(ctx, r.File, func(file string) error { return a.setDate(ctx, file, r.Received) })
+		if err != nil && !errors.Is(err, errGone) {
+			return err
 		}
 	}
 	return nil
 }
 
-// move notes that a message has another UID or GUID.
-func (a *apply) move(r store.MessageRecord, to *store.MessageRecord, validity bool) error {
-	if !storableGUID(to.GUID) {
-		return fmt.Errorf("UID %d: the GUID %.40q cannot be stored", r.UID, string(to.GUID))
+// setDate sets the mtime of a mail. A file that is also in another mailbox is copied first: only this mailbox's has the new
+// date.
+func (a *apply) setDate(ctx context.Context, file string, received int64) error {
+	dir, name := a.m.d.of(file)
+	if dir == nil {
+		return errGone
 	}
-	a.res.Changed = true
-	base := baseOf(r.File)
-	if to.UID == r.UID {
-		guid := string(to.GUID)
-		if guid == base {
-			guid = ""
-		}
-		a.edits.fields[r.UID] = map[byte]string{'G': guid}
-		to.ModSeq = a.nextModSeq(0)
-		a.cutLog()
-		return nil
+	info, err := dir.Stat(name)
+	if err != nil {
+		return err
 	}
-	a.edits.drop[r.UID] = struct{}{}
-	fields := recordFields{guid: to.GUID, uidl: to.POP3UIDL, order: to.POP3Order, size: -1, virtual: -1}
-	a.edits.moved = append(a.edits.moved, uidLine{uid: to.UID, fields: fields.encode(base), base: base})
-	a.forget(r, !validity)
-	to.ModSeq = a.nextModSeq(0)
-	a.next = max(a.next, to.UID+1)
-	delete(a.known, r.UID)
-	return nil
+	if info.Nlink <= 1 {
+		return dir.SetTimes(name, time.Unix(received, 0))
+	}
+	b, err := openBody(dir, name)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	staged, err := a.m.Stage(ctx, mail.Message{Received: received}, b)
+	if err != nil {
+		return err
+	}
+	a.done = append(a.done, staged)
+	f, err := a.m.d.tmp.Open(string(staged))
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	to, name := a.m.ns.of(file)
+	return a.m.ns.tmp.Rename(string(staged), to, name)
 }
 
 // changeFlags applies the differences of flags and keywords.
@@ -344,11 +408,14 @@ func (a *apply) expunge(ctx context.Context) error {
 				a.res.Vanished = append(a.res.Vanished, e.UID)
 			}
 		}
-		a.forget(r, true)
+		a.forget(r, !a.newUIDs())
 		delete(a.known, e.UID)
+		a.gone[e.UID] = struct{}{}
 		a.rec.Status.Messages--
 		a.res.Changed = true
 	}
+	// What was only moved aside needs no line any more.
+	a.edits.inserts = slices.DeleteFunc(a.edits.inserts, func(l uidLine) bool { _, gone := a.gone[l.uid]; return gone })
 	return nil
 }
 
@@ -366,7 +433,7 @@ func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (there bool, 
 		}
 		held := a.s.heldName(a.rec.Status.GUID, r.UID)
 		if err := dir.Link(name, tmp, held); err == nil {
-			a.s.held.add(r.GUID, held)
+			a.s.held.add(r.Message, held)
 		} else if notExist(err) {
 			return err
 		} // a file system without links keeps none
@@ -475,37 +542,81 @@ func (a *apply) syncDirs(context.Context) error {
 }
 
 // writeList brings the uidlist up to date: by an append if there are only new mails.
-func (a *apply) writeList(context.Context) error {
-	if a.b.UIDNext > a.next {
+func (a *apply) writeList(ctx context.Context) error {
+	if err := a.edits.sort(); err != nil {
+		return err
+	}
+	if a.b.Restart {
+		if err := a.restart(); err != nil {
+			return err
+		}
+	} else if a.b.UIDNext > a.next {
 		a.next, a.edits.raise = a.b.UIDNext, true
 	}
-	box, guid := a.m.d.box, a.rec.Status.GUID
-	if !a.edits.mustRewrite() {
-		if len(a.edits.lines) == 0 {
-			return nil
+	box := a.m.d.box
+	if a.edits.mustRewrite(a.list.next) {
+		a.edits.header.next = max(a.next, 1)
+		if err := a.rewriteList(); err != nil {
+			return err
 		}
-		var lines bytes.Buffer
-		w := uidlistWriter{w: &lines}
-		for _, l := range a.edits.lines {
-			if err := w.write(l.uid, l.fields, []byte(l.base)); err != nil {
-				return err
-			}
+		a.res.Changed = true
+		// A running Dovecot looks at the uidlist only when a directory has changed.
+		if err := a.s.touchCur(box); err != nil {
+			return err
 		}
-		if err := appendUIDList(box, lines.Bytes()); err != nil {
-			return errors.Join(err, a.healList())
-		}
-		return a.noteList(guid)
+		return a.noteList()
 	}
-	a.edits.header.next = max(a.next, 1)
-	if err := a.rewriteList(); err != nil {
+	if len(a.edits.inserts) == 0 {
+		return nil
+	}
+	var lines bytes.Buffer
+	if _, err := a.edits.lines(&uidlistWriter{w: &lines}, a.edits.inserts, mail.MaxUID+1); err != nil {
 		return err
 	}
-	a.res.Changed = true
-	// A running Dovecot looks at the uidlist only when a directory has changed.
-	if err := a.s.touchCur(box); err != nil {
-		return err
+	if err := appendUIDList(box, lines.Bytes()); err != nil {
+		return errors.Join(err, a.healList())
 	}
-	return a.noteList(guid)
+	return a.noteList()
+}
+
+// restart lets only the messages of the catalog keep their lines, and UIDNEXT be what it has to be. If UIDVALIDITY stays,
+// Dovecot's index goes as well: it would take the low UIDs for expunged messages that came back.
+func (a *apply) restart() error {
+	c := newCursor(a.s.cat, a.rec.Status.GUID, 0)
+	kept := make(map[mail.UID]struct{})
+	highest := mail.UID(0)
+	for {
+		r, ok, err := c.next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			break
+		}
+		_, gone := a.gone[r.UID]
+		_, moved := a.edits.drop[r.UID]
+		if !gone && !moved {
+			kept[r.UID] = struct{}{}
+			highest = max(highest, r.UID)
+		}
+	}
+	if n := len(a.edits.inserts); n > 0 {
+		highest = max(highest, a.edits.inserts[n-1].uid)
+	}
+	a.next = max(a.b.UIDNext, highest+1)
+	a.edits.stays = func(uid mail.UID) (bool, error) {
+		_, ok := kept[uid]
+		return ok, nil
+	}
+	if a.rec.Status.UIDValidity != a.list.header.validity {
+		return nil // Dovecot makes its index anew by itself
+	}
+	for _, name := range []string{"dovecot.index", "dovecot.index.log", "dovecot.index.log.2", "dovecot.index.cache"} {
+		if err := ignoreGone(a.m.d.box.Remove(name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *apply) rewriteList() error {
@@ -537,16 +648,16 @@ func (a *apply) healList() error {
 }
 
 // noteList keeps what is known of the uidlist up to date with what was written.
-func (a *apply) noteList(guid mail.MailboxGUID) (err error) {
+func (a *apply) noteList() (err error) {
 	st := a.list
 	if st.sig, err = fileSignatureOf(a.m.d.box, uidlistName); err != nil {
 		return err
 	}
 	st.header, st.next, st.torn = a.edits.header, a.next, false
-	for _, l := range a.edits.lines {
+	for _, l := range a.edits.inserts {
 		st.bases[hashBase([]byte(l.base))] = struct{}{}
 	}
-	a.s.lists[guid] = st
+	a.s.lists[a.rec.Status.GUID] = st
 	return nil
 }
 
@@ -557,14 +668,19 @@ func (a *apply) commit(context.Context) error {
 		st.HighestModSeq = a.b.HighestModSeq
 		a.res.Changed = true
 	}
-	if a.next > st.UIDNext {
+	if a.next > st.UIDNext || a.b.Restart {
+		a.res.Changed = a.res.Changed || a.next != st.UIDNext
 		st.UIDNext = a.next
-		a.res.Changed = true
+	}
+	if a.cut {
+		// What the log said before is about other UIDs or misses something: whoever asks compares everything.
+		a.rec.LogStart = a.nextModSeq(0)
 	}
 	if first := min(a.b.FirstRecent, st.UIDNext); first > st.FirstRecent {
 		st.FirstRecent = first
 		a.res.Changed = true
 	}
+	st.FirstRecent = min(st.FirstRecent, st.UIDNext)
 	a.res.Status = *st
 	a.forgetStaged()
 	if !a.res.Changed && len(a.ops) == 0 {
@@ -573,6 +689,7 @@ func (a *apply) commit(context.Context) error {
 	sig := decodeSignature(a.rec.Signature)
 	sig.dirty = true // others may have changed something at the same time
 	a.rec.Signature = sig.encode()
+	a.s.preserve(a.rec.Status.GUID, a.before, a.edits.inserts)
 	return a.s.cat.Update(func(tx store.CatalogTx) error {
 		for _, op := range a.ops {
 			if err := op(tx); err != nil {
@@ -581,6 +698,11 @@ func (a *apply) commit(context.Context) error {
 		}
 		for _, key := range a.notes {
 			if err := tx.SetValue(bucketPending, key, nil); err != nil {
+				return err
+			}
+		}
+		if a.newUIDs() {
+			if err := tx.TrimLog(a.rec.Status.GUID, a.rec.LogStart); err != nil {
 				return err
 			}
 		}

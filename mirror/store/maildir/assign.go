@@ -24,7 +24,7 @@ func (b *boxScan) assign(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if len(fresh) == 0 && !b.rewrite {
+	if len(fresh)+len(b.kept) == 0 && !b.rewrite {
 		return nil
 	}
 	if uint64(b.next)+uint64(len(fresh)) > uint64(mail.MaxUID) {
@@ -34,8 +34,13 @@ func (b *boxScan) assign(ctx context.Context) error {
 		b.files.entries[i].uid = b.next
 		b.next++
 	}
-	if err := b.writeList(fresh); err != nil {
-		return err
+	if !b.r.o.DryRun {
+		if err := b.translateKeywords(fresh); err != nil {
+			return err
+		}
+		if err := b.writeList(slices.Concat(b.kept, fresh)); err != nil {
+			return err
+		}
 	}
 	for n, i := range fresh {
 		if n%1024 == 0 && ctx.Err() != nil {
@@ -78,10 +83,63 @@ func (b *boxScan) identityOf(i int32) identity {
 	if p, ok := b.r.pending[pendingKey(b.rec.Status.GUID, string(base))]; ok {
 		return p.identity()
 	}
-	if guid, ok := b.r.moved[moveKey(base)]; ok && storableGUID(guid) {
-		return identity{guid: guid}
+	if m, ok := b.r.moved[moveKey(base)]; ok && storableGUID(m.guid) {
+		return identity{guid: m.guid, saved: m.saved, keywords: m.keywords}
 	}
 	return identity{guid: mail.GUID(base)}
+}
+
+// translateKeywords gives files that came from another mailbox the letters that their keywords have here. Without that a
+// mail that a reader moved would show the keywords that happen to have its letters.
+func (b *boxScan) translateKeywords(fresh []int32) error {
+	table := *b.keys
+	table.sets = nil
+	added := false
+	var wrong []int32
+	for _, i := range fresh {
+		m, ok := b.r.moved[moveKey(b.files.base(i))]
+		if !ok {
+			continue
+		}
+		f, _ := mail.ParseFileName(string(b.files.name(i)))
+		added = table.add(m.keywords) || added
+		if table.letters(m.keywords) != f.Letters {
+			wrong = append(wrong, i)
+		}
+	}
+	if added {
+		if err := saveKeywords(b.d.box, b.s.fileMode(b.d.box), &table, b.s.o.Clock()); err != nil {
+			return err
+		}
+		b.wroteKeys = true
+	}
+	b.keys = &table
+	if len(wrong) == 0 {
+		return nil
+	}
+	ns, err := openDirs(b.s.ns, b.l.dir)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	for _, i := range wrong {
+		f, _ := mail.ParseFileName(string(b.files.name(i)))
+		f.Letters, f.HasInfo = table.letters(b.r.moved[moveKey(b.files.base(i))].keywords), true
+		from, name := ns.of(b.files.file(i))
+		if from == nil || ns.cur == nil {
+			continue
+		}
+		if err := from.Rename(name, ns.cur, f.String()); err != nil {
+			if notExist(err) {
+				b.hurry = true
+				continue
+			}
+			return err
+		}
+		b.files.replace(i, f.String(), true)
+		b.hurry = true // the directory is not as it was when it was read
+	}
+	return nil
 }
 
 // writeList brings the uidlist up to date with the entries that got UIDs.

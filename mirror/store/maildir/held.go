@@ -18,10 +18,16 @@ import (
 // catalog's transaction they are the witnesses.
 type heldMails struct {
 	mu    sync.Mutex
-	paths map[mail.GUID]string // below the root
-	files []string             // in tmp/, ours to remove
-	trash []string             // directories of deleted mailboxes
-	past  map[heldID]string    // of an earlier process: name in tmp/
+	mails map[mail.GUID]heldMail
+	files []string          // in tmp/, ours to remove
+	trash []string          // directories of deleted mailboxes
+	past  map[heldID]string // of an earlier process: name in tmp/
+}
+
+// heldMail is a mail that is kept.
+type heldMail struct {
+	path    string // below the root
+	message mail.Message
 }
 
 // heldID is the message that a held file was.
@@ -49,14 +55,21 @@ func parseHeldName(name string) (heldID, bool) {
 	return heldID{box: guid, uid: mail.UID(uid)}, err == nil && uerr == nil
 }
 
-func (h *heldMails) add(guid mail.GUID, name string) {
+// add keeps a file of tmp/.
+func (h *heldMails) add(m mail.Message, name string) {
+	h.put(m, "tmp/"+name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.paths == nil {
-		h.paths = make(map[mail.GUID]string)
-	}
-	h.paths[guid] = "tmp/" + name
 	h.files = append(h.files, name)
+}
+
+func (h *heldMails) put(m mail.Message, path string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mails == nil {
+		h.mails = make(map[mail.GUID]heldMail)
+	}
+	h.mails[m.GUID] = heldMail{path: path, message: m}
 }
 
 func (h *heldMails) addTrash(path string) {
@@ -80,12 +93,7 @@ func (s *Store) holdAll(rec store.MailboxRecord, path string) error {
 		if err != nil || !ok {
 			return err
 		}
-		s.held.mu.Lock()
-		if s.held.paths == nil {
-			s.held.paths = make(map[mail.GUID]string)
-		}
-		s.held.paths[r.GUID] = path + "/" + r.File
-		s.held.mu.Unlock()
+		s.held.put(r.Message, path+"/"+r.File)
 	}
 }
 
@@ -132,9 +140,9 @@ func (s *Store) Find(ctx context.Context, want map[mail.GUID]struct{}) (map[mail
 	s.held.mu.Lock()
 	defer s.held.mu.Unlock()
 	for guid := range want {
-		if path, ok := s.held.paths[guid]; ok {
+		if h, ok := s.held.mails[guid]; ok {
 			if _, there := out[guid]; !there {
-				out[guid] = store.Location{Held: path}
+				out[guid] = store.Location{Held: h.path}
 			}
 		}
 	}
@@ -151,7 +159,7 @@ func (s *Store) EndRound(ctx context.Context) error {
 func (s *Store) dropHeld() error {
 	s.held.mu.Lock()
 	files, trash := s.held.files, s.held.trash
-	s.held.files, s.held.trash, s.held.paths = nil, nil, nil
+	s.held.files, s.held.trash, s.held.mails = nil, nil, nil
 	s.held.mu.Unlock()
 	var errs []error
 	if len(files) > 0 {
@@ -201,12 +209,4 @@ func (s *Store) removeTemps(names []string) error {
 		errs = append(errs, ignoreGone(tmp.Remove(name)))
 	}
 	return errors.Join(errs...)
-}
-
-// attributeKey is the key of an attribute in its bucket.
-func attributeKey(a store.Attribute) string {
-	if a.Shared {
-		return "s" + a.Key
-	}
-	return "p" + a.Key
 }

@@ -271,7 +271,7 @@ func (r *refresh) recordDeletion(m *missingBox) error {
 		return err
 	}
 	return r.w.add(func(tx store.CatalogTx) error {
-		if err := dropMailbox(tx, guid); err != nil {
+		if err := tx.DropMailbox(guid); err != nil {
 			return err
 		}
 		if m.restore || m.rec.Name == mail.Inbox {
@@ -279,14 +279,6 @@ func (r *refresh) recordDeletion(m *missingBox) error {
 		}
 		return putDeletion(tx, mail.Deletion{Kind: mail.DeletedMailbox, ID: mail.GUID128(guid), Time: when})
 	})
-}
-
-// dropMailbox forgets a mailbox with its attributes.
-func dropMailbox(tx store.CatalogTx, guid mail.MailboxGUID) error {
-	if err := moveValues(tx, bucketAttributes+guid.String(), ""); err != nil {
-		return err
-	}
-	return tx.DropMailbox(guid)
 }
 
 // scanLate scans the mailboxes whose identity was in doubt, now that the guard has accepted.

@@ -83,7 +83,7 @@ func (l Layout) checkPart(part, encoded string) error {
 		return fmt.Errorf("a part of %d bytes on disk", len(encoded))
 	}
 	if l == FS {
-		if encoded == "cur" || encoded == "new" || encoded == "tmp" {
+		if isReserved(encoded) {
 			return fmt.Errorf("%q is reserved in a Maildir", part)
 		}
 		return nil
@@ -92,6 +92,22 @@ func (l Layout) checkPart(part, encoded string) error {
 		return fmt.Errorf("part %q holds the hierarchy separator '.'", part)
 	}
 	return nil
+}
+
+// isReserved reports whether a directory entry has a meaning of its own in a mailbox, so that with LAYOUT=fs no mailbox can
+// have its name.
+func isReserved(entry string) bool {
+	switch entry {
+	case "cur", "new", "tmp", subscriptionsName, subscriptionsName + ".lock", "maildirfolder", "maildirsize", "dovecot-shared",
+		"dovecot-acl", "dovecot-acl-list", keywordsName, keywordsName + ".lock", uidlistName, lockName, uidlistName + ".tmp":
+		return true
+	}
+	for _, prefix := range []string{"dovecot.index", "dovecot.list.index", mailboxLogName, validityName} {
+		if strings.HasPrefix(entry, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // separator is the hierarchy separator on disk.

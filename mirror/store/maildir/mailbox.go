@@ -28,6 +28,9 @@ type mailbox struct {
 	mode   uint32 // of new files
 	chmod  bool   // they do not get it by themselves
 
+	// old is what messages were at the opening that the store has changed since; nil: they were not there.
+	old map[mail.UID]*mail.Message
+
 	scanMu sync.Mutex // guards what follows; held while scanning
 	files  *listing   // the last scan that Body had to make
 	seen   signature  // how the directories looked then
@@ -58,7 +61,35 @@ func (s *Store) open(guid mail.MailboxGUID) (*mailbox, error) {
 		}
 		return nil, errors.Join(fmt.Errorf("open %s: %w", describe(rec.Name), err), m.d.Close(), m.ns.Close())
 	}
+	if s.opened[guid] == nil {
+		s.opened[guid] = make(map[*mailbox]struct{})
+	}
+	s.opened[guid][m] = struct{}{}
 	return m, nil
+}
+
+// preserve lets the open mailboxes of a GUID show their messages as they were, before a batch changes or adds some.
+func (s *Store) preserve(guid mail.MailboxGUID, before map[mail.UID]store.MessageRecord, inserts []uidLine) {
+	for m := range s.opened[guid] {
+		keep := func(uid mail.UID, msg *mail.Message) {
+			if uid >= m.rec.Status.UIDNext {
+				return
+			}
+			if _, kept := m.old[uid]; kept {
+				return
+			}
+			if m.old == nil {
+				m.old = make(map[mail.UID]*mail.Message)
+			}
+			m.old[uid] = msg
+		}
+		for uid, r := range before {
+			keep(uid, &r.Message)
+		}
+		for _, l := range inserts {
+			keep(l.uid, nil)
+		}
+	}
 }
 
 func (m *mailbox) Name() mail.Name     { return m.rec.Name }
@@ -69,6 +100,10 @@ func (m *mailbox) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var errs []error
+	delete(m.s.opened[m.rec.Status.GUID], m)
+	if len(m.s.opened[m.rec.Status.GUID]) == 0 {
+		delete(m.s.opened, m.rec.Status.GUID)
+	}
 	for name := range m.staged {
 		errs = append(errs, ignoreGone(m.d.tmp.Remove(string(name))))
 	}
@@ -79,24 +114,54 @@ func (m *mailbox) Close() error {
 // Messages implements [store.Mailbox].
 func (m *mailbox) Messages(after mail.UID) iter.Seq2[mail.Message, error] {
 	return func(yield func(mail.Message, error) bool) {
-		for c := newCursor(m.s.cat, m.rec.Status.GUID, after); ; {
+		c := newCursor(m.s.cat, m.rec.Status.GUID, after)
+		var old []mail.UID // changed since the opening, above the last UID seen, ascending
+		known := 0
+		for {
 			r, ok, err := c.next()
 			if err != nil {
 				yield(mail.Message{}, err)
 				return
 			}
-			if !ok || r.UID >= m.rec.Status.UIDNext || !yield(r.Message, nil) {
+			if known != len(m.old) {
+				old, known = m.oldUIDs(after), len(m.old)
+			}
+			ok = ok && r.UID < m.rec.Status.UIDNext
+			for len(old) > 0 && (!ok || old[0] <= r.UID) {
+				after = old[0]
+				if msg := m.old[after]; msg != nil && !yield(*msg, nil) {
+					return
+				}
+				old = old[1:]
+			}
+			if !ok {
+				return
+			}
+			if r.UID == after {
+				continue // that was it
+			}
+			after = r.UID
+			if !yield(r.Message, nil) {
 				return
 			}
 		}
 	}
 }
 
+// oldUIDs returns the UIDs above one that are in m.old.
+func (m *mailbox) oldUIDs(after mail.UID) []mail.UID {
+	var uids []mail.UID
+	for uid := range m.old {
+		if uid > after {
+			uids = append(uids, uid)
+		}
+	}
+	slices.Sort(uids)
+	return uids
+}
+
 // Changes implements [store.Mailbox].
 func (m *mailbox) Changes(since mail.ModSeq, skip store.Origin) (iter.Seq2[store.Change, error], bool) {
-	if since < m.rec.LogStart {
-		return nil, false
-	}
 	return func(yield func(store.Change, error) bool) {
 		all, err := m.changes(since, skip)
 		if err != nil {
@@ -108,7 +173,7 @@ func (m *mailbox) Changes(since mail.ModSeq, skip store.Origin) (iter.Seq2[store
 				return
 			}
 		}
-	}, true
+	}, since >= m.rec.LogStart
 }
 
 // changes puts the entries of the log together, by UID.
@@ -265,9 +330,9 @@ func (m *mailbox) Attributes(ctx context.Context, since mail.ModSeq) ([]store.At
 	var out []store.Attribute
 	err := m.s.cat.View(func(tx store.CatalogTx) error {
 		for key, value := range tx.Values(bucketAttributes + m.rec.Status.GUID.String()) {
-			var a store.Attribute
-			if err := json.Unmarshal(value, &a); err != nil {
-				return fmt.Errorf("attribute %q: %w: %w", key, store.ErrCorrupt, err)
+			a, err := decodeAttribute(key, value)
+			if err != nil {
+				return err
 			}
 			if a.ModSeq > since {
 				out = append(out, a)
@@ -294,7 +359,7 @@ func (m *mailbox) SetAttribute(ctx context.Context, a store.Attribute) error {
 		if a.Deleted {
 			a.Value = ""
 		}
-		if err := putJSON(tx, bucketAttributes+box.String(), attributeKey(a), a); err != nil {
+		if err := putAttribute(tx, bucketAttributes+box.String(), a); err != nil {
 			return err
 		}
 		return tx.PutMailbox(rec)

@@ -33,7 +33,7 @@ type refresh struct {
 	gone    []store.MailboxRecord  // mailboxes whose directory is gone
 	late    []*look                // whose scan has to wait for the guard
 	missing []*missingBox          // by name
-	moved   map[uint64]mail.GUID   // GUIDs, other than the base name, of mails that went away; by key of their name
+	moved   map[uint64]movedMail   // mails that went away, by key of their name
 	pending map[string]pendingMail // of a batch that a crash cut short
 
 	report  store.Report
@@ -54,7 +54,7 @@ type look struct {
 
 // Refresh implements [store.Store].
 func (s *Store) Refresh(ctx context.Context, o store.RefreshOptions) (store.Report, error) {
-	r := &refresh{s: s, o: o, w: writer{cat: s.cat}, moved: make(map[uint64]mail.GUID), changed: make(map[mail.Name]struct{})}
+	r := &refresh{s: s, o: o, w: writer{cat: s.cat}, moved: make(map[uint64]movedMail), changed: make(map[mail.Name]struct{})}
 	if err := r.run(ctx); err != nil {
 		return store.Report{}, err
 	}

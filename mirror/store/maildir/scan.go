@@ -23,6 +23,8 @@ type identity struct {
 	uidl  string
 	order uint32
 	saved int64
+
+	keywords mail.Keywords // those without a letter in the file name
 }
 
 // boxScan is the scan of one mailbox. The lock is held from open to close.
@@ -33,16 +35,19 @@ type boxScan struct {
 	d   dirs
 	rec store.MailboxRecord
 
-	release  func() error
-	sig, old signature // how it looks and how it looked
-	files    *listing
-	again    *listing // a second look, if there was need for one
-	keys     *keywordTable
-	newKeys  bool // the table changed
+	release   func() error
+	sig, old  signature // how it looks and how it looked
+	files     *listing
+	again     *listing // a second look, if there was need for one
+	keys      *keywordTable
+	newKeys   bool // the table changed
+	wroteKeys bool // by ourselves
 
 	list      *uidlistFile // nil: none
 	header    uidHeader
+	listNext  mail.UID // effective next UID of the file
 	next      mail.UID
+	kept      []int32            // files that are not in the uidlist and keep the UID that the catalog knows, by UID
 	rewrite   bool               // the uidlist cannot just be appended to
 	isNew     bool               // the catalog knows nothing of the messages
 	inherited map[int32]identity // by entry: of files that get a new UID
@@ -95,17 +100,21 @@ func (b *boxScan) open(ctx context.Context) (err error) {
 			b.close()
 		}
 	}()
-	if b.release, err = b.s.locks.acquireExclusive(ctx, b.d.box); err != nil {
-		return err
-	}
-	taken, err := b.d.box.Stat(lockName)
-	if err != nil {
-		return err
+	taken := b.s.o.Clock()
+	if !b.r.o.DryRun {
+		if b.release, err = b.s.locks.acquireExclusive(ctx, b.d.box); err != nil {
+			return err
+		}
+		lock, err := b.d.box.Stat(lockName)
+		if err != nil {
+			return err
+		}
+		taken = lock.Mtime // by the clock of the file system
 	}
 	if b.sig, err = takeSignature(b.d.box); err != nil {
 		return err
 	}
-	b.sig.setRacy(taken.Mtime)
+	b.sig.setRacy(taken)
 	if b.keys, err = loadKeywords(b.d.box); err != nil {
 		return err
 	}
@@ -163,7 +172,7 @@ func (b *boxScan) readList() error {
 			e.uid = rec.uid
 		}
 	}
-	b.header, b.next = u.header, u.effectiveNext()
+	b.header, b.listNext, b.next = u.header, u.effectiveNext(), u.effectiveNext()
 	b.rewrite = b.rewrite || u.torn || u.header.version != 3 || u.header.guid.IsZero()
 	return nil
 }
@@ -184,16 +193,25 @@ func (b *boxScan) shouldWait() (bool, error) {
 		if err != nil || !ok {
 			return true, err
 		}
-		if base := baseOf(r.File); b.files.find([]byte(base)) < 0 {
-			b.noteMoved(base, r.GUID)
+		if b.files.find([]byte(baseOf(r.File))) < 0 {
+			b.noteMoved(r)
 		}
 	}
 }
 
-// noteMoved remembers a GUID that is not to be had from the file name.
-func (b *boxScan) noteMoved(base string, guid mail.GUID) {
-	if string(guid) != base {
-		b.r.moved[moveKey([]byte(base))] = guid
+// movedMail is what a mail that went away had and that is not to be had from its file alone: another mailbox has other
+// letters for the keywords.
+type movedMail struct {
+	guid     mail.GUID
+	saved    int64
+	keywords mail.Keywords
+}
+
+// noteMoved remembers a mail that went away, if its file name does not say everything.
+func (b *boxScan) noteMoved(r store.MessageRecord) {
+	base := baseOf(r.File)
+	if string(r.GUID) != base || len(r.Keywords) > 0 || r.Saved != 0 {
+		b.r.moved[moveKey([]byte(base))] = movedMail{guid: r.GUID, saved: r.Saved, keywords: r.Keywords}
 	}
 }
 
@@ -284,12 +302,18 @@ func (b *boxScan) knownOnly(r store.MessageRecord) error {
 	i := b.files.find([]byte(base))
 	if i < 0 {
 		b.missing = append(b.missing, missingMail{uid: r.UID, guid: r.GUID.Hash128(), file: r.File})
-		b.noteMoved(base, r.GUID)
+		b.noteMoved(r)
 		return nil
 	}
 	if b.files.entries[i].uid == 0 {
 		if _, ok := b.inherited[i]; !ok {
 			b.inherited[i] = identity{guid: r.GUID, uidl: r.POP3UIDL, order: r.POP3Order, saved: r.Saved}
+		}
+		if r.UID >= b.listNext && b.files.entries[i].mark&markDrop == 0 {
+			b.files.entries[i].uid = r.UID
+			b.files.entries[i].mark |= markKnown
+			b.kept = append(b.kept, i)
+			return b.update(i, r, false)
 		}
 	}
 	return b.expunge(r) // the mail itself has another UID now, or gets one
@@ -504,7 +528,7 @@ func (b *boxScan) add(i int32, uid mail.UID, id identity, virtual int64) error {
 		virtual = -1 // what is in the file cannot be more than what is sent
 	}
 	r := store.MessageRecord{File: b.files.file(i)}
-	r.UID, r.GUID, r.Flags, r.Keywords = uid, id.guid, f.Flags, b.keys.keywords(f.Letters, nil)
+	r.UID, r.GUID, r.Flags, r.Keywords = uid, id.guid, f.Flags, b.keys.keywords(f.Letters, id.keywords)
 	r.Received, r.Saved, r.Size, r.VirtualSize = info.Mtime.Unix(), id.saved, info.Size, virtual
 	r.POP3UIDL, r.POP3Order = id.uidl, id.order
 	r.ModSeq = b.nextModSeq()
@@ -531,7 +555,11 @@ func (b *boxScan) finish() error {
 		return err
 	}
 	b.sig.list = after.list
-	b.sig.dirty = b.hurry || len(b.missing) > 0
+	if b.wroteKeys {
+		b.sig.keys = after.keys
+	}
+	unwritten := b.r.o.DryRun && (b.rewrite || len(b.kept) > 0 || st.UIDNext > b.listNext)
+	b.sig.dirty = b.hurry || unwritten || len(b.missing) > 0
 	b.rec.Signature = b.sig.encode()
 	if len(b.missing) > 0 {
 		b.r.missing = append(b.r.missing, &missingBox{rec: b.rec, mails: b.missing, sig: b.sig, hurry: b.hurry})

@@ -17,9 +17,7 @@ func (b *boxScan) settle(final bool) (bool, error) {
 			return false, err
 		}
 		if recognized {
-			if err := b.restoreList(); err != nil {
-				return false, err
-			}
+			b.restoreList()
 		} else {
 			l.displaced, l.rec, l.replaced = l.rec, nil, true
 		}
@@ -72,35 +70,13 @@ func (b *boxScan) recognize(rec store.MailboxRecord) (bool, error) {
 	}
 }
 
-// restoreList makes a lost uidlist again from what the catalog knows, with the same UIDs, GUIDs and UIDVALIDITY.
-func (b *boxScan) restoreList() error {
-	rec := b.l.rec
-	head := uidHeader{validity: rec.Status.UIDValidity, next: max(rec.Status.UIDNext, 1), guid: rec.Status.GUID}
-	err := replaceUIDList(b.d.box, b.s.fileMode(b.d.box), func(w *uidlistWriter) error {
-		if err := w.writeHeader(head); err != nil {
-			return err
-		}
-		c := newCursor(b.s.cat, rec.Status.GUID, 0)
-		for {
-			r, ok, err := c.next()
-			if err != nil || !ok {
-				return err
-			}
-			base := baseOf(r.File)
-			if b.files.find([]byte(base)) < 0 {
-				continue
-			}
-			fields := recordFields{guid: r.GUID, uidl: r.POP3UIDL, order: r.POP3Order, size: -1, virtual: -1}
-			if err := w.write(r.UID, fields.encode(base), []byte(base)); err != nil {
-				return err
-			}
-		}
-	})
-	if err != nil {
-		return err
-	}
+// restoreList lets a lost uidlist be made again from what the catalog knows: with an empty list every message keeps what it
+// has.
+func (b *boxScan) restoreList() {
+	st := b.l.rec.Status
+	b.header = uidHeader{version: 3, validity: st.UIDValidity, next: 1, guid: st.GUID}
+	b.listNext, b.next, b.rewrite = 1, 1, true
 	b.r.note("mailbox %q: its %s was lost and made again", string(b.l.name), uidlistName)
-	return b.readList()
 }
 
 // rekey lets the mailbox that is known under this name have the GUID that its uidlist has now.
@@ -116,7 +92,7 @@ func (b *boxScan) rekey(final bool) (bool, error) {
 		if err := b.r.w.flush(); err != nil {
 			return false, err
 		}
-		if err := b.s.cat.Update(func(tx store.CatalogTx) error { return rekeyMailbox(tx, from, to) }); err != nil {
+		if err := b.s.cat.Update(func(tx store.CatalogTx) error { return tx.Rekey(from, to) }); err != nil {
 			return false, err
 		}
 	}
@@ -130,23 +106,14 @@ func (b *boxScan) rekey(final bool) (bool, error) {
 	return true, nil
 }
 
-// rekeyMailbox moves everything that is remembered of a mailbox to another GUID.
-func rekeyMailbox(tx store.CatalogTx, from, to mail.MailboxGUID) error {
-	if err := tx.Rekey(from, to); err != nil {
-		return err
-	}
-	return moveValues(tx, bucketAttributes+from.String(), bucketAttributes+to.String())
-}
-
 // begin makes the record of a mailbox that is new, and draws what its uidlist does not have.
 func (b *boxScan) begin() (err error) {
 	b.isNew = true
 	if b.list == nil {
-		if b.header.validity, err = b.s.newValidity(); err != nil {
+		if b.header.validity, err = b.s.newValidity(b.r.o.DryRun); err != nil {
 			return err
 		}
-		b.header.version, b.next, b.rewrite = 3, 1, true
-		b.header.next = 1
+		b.header.version, b.header.next, b.listNext, b.next, b.rewrite = 3, 1, 1, 1, true
 	}
 	if b.header.guid.IsZero() || b.l.newGUID {
 		if b.header.guid, err = b.s.randomGUID(); err != nil {
@@ -183,6 +150,10 @@ func (b *boxScan) changeValidity(final bool) (bool, error) {
 	b.r.note("mailbox %q: UIDVALIDITY is %d and was %d", string(b.l.name), b.header.validity, st.UIDValidity)
 	st.UIDValidity, st.UIDNext, st.Messages, st.FirstRecent = b.header.validity, 1, 0, 1
 	b.isNew = true
+	box, upTo := st.GUID, st.HighestModSeq
+	if err := b.r.w.add(func(tx store.CatalogTx) error { return tx.TrimLog(box, upTo) }); err != nil {
+		return false, err
+	}
 	return true, b.r.w.putMailbox(b.rec)
 }
 

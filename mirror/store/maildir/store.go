@@ -47,8 +47,9 @@ type Store struct {
 	counter atomic.Uint64 // makes names differ
 	randMu  sync.Mutex
 
-	held  heldMails
-	lists map[mail.MailboxGUID]*uidlistState // what Apply knows of uidlists, within a round
+	held   heldMails
+	opened map[mail.MailboxGUID]map[*mailbox]struct{}
+	lists  map[mail.MailboxGUID]*uidlistState // what Apply knows of uidlists, within a round
 }
 
 var _ store.Store = (*Store)(nil)
@@ -57,7 +58,7 @@ var _ store.Store = (*Store)(nil)
 // there is no Maildir: nothing that looks like one, or nothing at all and no o.Create.
 func Open(ctx context.Context, fsys vfs.FS, cat store.Catalog, o Options) (*Store, error) {
 	o.setDefaults()
-	s := &Store{o: o, fs: fsys, ns: o.MailNamespace, cat: cat, log: o.Logger, locks: o.Locks, lists: make(map[mail.MailboxGUID]*uidlistState)}
+	s := &Store{o: o, fs: fsys, ns: o.MailNamespace, cat: cat, log: o.Logger, locks: o.Locks, lists: make(map[mail.MailboxGUID]*uidlistState), opened: make(map[mail.MailboxGUID]map[*mailbox]struct{})}
 	s.held.past = make(map[heldID]string)
 	if s.ns == nil {
 		s.ns = fsys

@@ -29,7 +29,7 @@ type account struct {
 
 func newAccount(t testing.TB, layout maildir.Layout) *account {
 	t.Helper()
-	a := &account{root: t.TempDir(), state: t.TempDir(), layout: layout}
+	a := &account{root: tempDir(t), state: tempDir(t), layout: layout}
 	fsys, err := vfs.Open(a.root)
 	if err != nil {
 		t.Fatal(err)
@@ -42,6 +42,17 @@ func newAccount(t testing.TB, layout maildir.Layout) *account {
 		fsys.Close()
 	})
 	return a
+}
+
+// tempDir is a directory where a sync costs nothing, if there is one.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "maildir")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // open opens the store, with the catalog that is there.
@@ -113,8 +124,10 @@ func (a *account) deliver(t testing.TB, name mail.Name, body string, received in
 
 func (a *account) SetFlags(t *testing.T, name mail.Name, base string, flags mail.Flags) {
 	t.Helper()
-	f := mail.FileName{Base: base, Flags: flags, HasInfo: true}
-	must(t, os.Rename(a.find(t, name, base), filepath.Join(a.dir(t, name), "cur", f.String())))
+	path := a.find(t, name, base)
+	f, _ := mail.ParseFileName(filepath.Base(path))
+	f.Flags, f.HasInfo = flags, true
+	must(t, os.Rename(path, filepath.Join(a.dir(t, name), "cur", f.String())))
 }
 
 func (a *account) Remove(t *testing.T, name mail.Name, base string) {

@@ -112,7 +112,7 @@ func (s *Store) Create(ctx context.Context, name mail.Name, guid mail.MailboxGUI
 		return fmt.Errorf("create %s: %w", describe(name), err)
 	}
 	if validity == 0 {
-		if validity, err = s.newValidity(); err != nil {
+		if validity, err = s.newValidity(false); err != nil {
 			return fmt.Errorf("create %s: %w", describe(name), err)
 		}
 	} else if err := s.noteValidity(validity); err != nil {
@@ -364,7 +364,7 @@ func (s *Store) Delete(ctx context.Context, guid mail.MailboxGUID) error {
 	s.logMailbox(dovecotlog.DeleteMailbox, mail.GUID128(guid), now)
 	delete(s.lists, guid)
 	return s.cat.Update(func(tx store.CatalogTx) error {
-		if err := dropMailbox(tx, guid); err != nil {
+		if err := tx.DropMailbox(guid); err != nil {
 			return err
 		}
 		return putDeletion(tx, mail.Deletion{Kind: mail.DeletedMailbox, ID: mail.GUID128(guid), Time: now})
@@ -682,7 +682,7 @@ func (s *Store) SetGUID(ctx context.Context, from, to mail.MailboxGUID) error {
 	// A crash here leaves a mailbox with another GUID than the catalog knows; Refresh recognises it by its mails.
 	delete(s.lists, from)
 	return s.cat.Update(func(tx store.CatalogTx) error {
-		if err := rekeyMailbox(tx, from, to); err != nil {
+		if err := tx.Rekey(from, to); err != nil {
 			return err
 		}
 		rec.Status.GUID = to

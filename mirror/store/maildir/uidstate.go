@@ -1,8 +1,10 @@
 package maildir
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
@@ -74,13 +76,12 @@ func fileSignatureOf(dir vfs.Dir, name string) (fileSignature, error) {
 
 // uidEdits is what a batch changes in a uidlist.
 type uidEdits struct {
-	header   uidHeader
-	raise    bool                  // the header changes
-	drop     map[mail.UID]struct{} // lines that go
-	moved    []uidLine             // lines that replace others, by ascending UID
-	fields   map[mail.UID]map[byte]string
-	lines    []uidLine // new lines, by ascending UID, all at or above the effective next UID
-	validity bool      // UIDVALIDITY changes: lines of nobody's give way to moved ones
+	header  uidHeader
+	raise   bool                         // the header changes
+	drop    map[mail.UID]struct{}        // lines that go
+	fields  map[mail.UID]map[byte]string // of lines that stay
+	inserts []uidLine                    // new lines, by ascending UID
+	stays   func(mail.UID) (bool, error) // asked about each old line, by ascending UID; nil: all stay
 }
 
 // uidLine is a line to be written.
@@ -90,25 +91,40 @@ type uidLine struct {
 	base   string
 }
 
-func (e *uidEdits) mustRewrite() bool {
-	return e.raise || len(e.drop)+len(e.moved)+len(e.fields) > 0 || len(e.lines) > appendLimit
+// mustRewrite reports whether the edits cannot be appended to a list with that effective next UID.
+func (e *uidEdits) mustRewrite(next mail.UID) bool {
+	return e.raise || len(e.drop)+len(e.fields) > 0 || e.stays != nil || len(e.inserts) > appendLimit ||
+		len(e.inserts) > 0 && e.inserts[0].uid < next
 }
 
-// write writes the whole list: the old lines as they are edited, and the moved and the new ones in between.
+// sort orders the inserts and refuses two of one UID.
+func (e *uidEdits) sort() error {
+	slices.SortFunc(e.inserts, func(x, y uidLine) int { return cmp.Compare(x.uid, y.uid) })
+	for i := 1; i < len(e.inserts); i++ {
+		if e.inserts[i].uid == e.inserts[i-1].uid {
+			return fmt.Errorf("two messages would have the UID %d", e.inserts[i].uid)
+		}
+	}
+	return nil
+}
+
+// lines writes the inserts below a UID and returns the rest.
+func (e *uidEdits) lines(w *uidlistWriter, inserts []uidLine, below mail.UID) ([]uidLine, error) {
+	for len(inserts) > 0 && inserts[0].uid < below {
+		if err := w.write(inserts[0].uid, inserts[0].fields, []byte(inserts[0].base)); err != nil {
+			return nil, err
+		}
+		inserts = inserts[1:]
+	}
+	return inserts, nil
+}
+
+// write writes the whole list: the old lines as they are edited, with the inserts in between.
 func (e *uidEdits) write(w *uidlistWriter, u *uidlistReader) error {
 	if err := w.writeHeader(e.header); err != nil {
 		return err
 	}
-	moved := e.moved
-	emitBefore := func(uid mail.UID) error {
-		for len(moved) > 0 && moved[0].uid < uid {
-			if err := w.write(moved[0].uid, moved[0].fields, []byte(moved[0].base)); err != nil {
-				return err
-			}
-			moved = moved[1:]
-		}
-		return nil
-	}
+	inserts := e.inserts
 	for {
 		row, ok, err := nextRow(u)
 		if err != nil {
@@ -117,14 +133,16 @@ func (e *uidEdits) write(w *uidlistWriter, u *uidlistReader) error {
 		if !ok {
 			break
 		}
-		if _, gone := e.drop[row.uid]; gone {
-			continue
-		}
-		if err := emitBefore(row.uid); err != nil {
+		stays, err := e.keeps(row.uid)
+		if err != nil {
 			return err
 		}
-		if len(moved) > 0 && moved[0].uid == row.uid {
-			continue // a line that no message of ours has: its file gets another UID
+		if inserts, err = e.lines(w, inserts, row.uid); err != nil {
+			return err
+		}
+		// A line in the way of an insert has no message of ours: its file gets another UID.
+		if !stays || len(inserts) > 0 && inserts[0].uid == row.uid {
+			continue
 		}
 		fields := row.fields
 		if set, ok := e.fields[row.uid]; ok {
@@ -134,13 +152,16 @@ func (e *uidEdits) write(w *uidlistWriter, u *uidlistReader) error {
 			return err
 		}
 	}
-	if err := emitBefore(mail.MaxUID + 1); err != nil {
-		return err
+	_, err := e.lines(w, inserts, mail.MaxUID+1)
+	return err
+}
+
+func (e *uidEdits) keeps(uid mail.UID) (bool, error) {
+	if _, gone := e.drop[uid]; gone {
+		return false, nil
 	}
-	for _, l := range e.lines {
-		if err := w.write(l.uid, l.fields, []byte(l.base)); err != nil {
-			return err
-		}
+	if e.stays == nil {
+		return true, nil
 	}
-	return nil
+	return e.stays(uid)
 }

@@ -18,9 +18,11 @@ const validityName = "dovecot-uidvalidity"
 // newValidity draws a UIDVALIDITY that was not used before: the next value of Dovecot's counter, and above all that this
 // store ever saw.
 //
+// A dry one leaves the counter as it is.
+//
 // The counter is the name of an empty file dovecot-uidvalidity.<8 hex digits>, raised by a rename; the file
 // dovecot-uidvalidity repeats it (dovecot 2.3.19 mailbox-uidvalidity.c).
-func (s *Store) newValidity() (mail.UIDValidity, error) {
+func (s *Store) newValidity(dry bool) (mail.UIDValidity, error) {
 	floor, err := s.highestValidity()
 	if err != nil {
 		return 0, err
@@ -32,6 +34,9 @@ func (s *Store) newValidity() (mail.UIDValidity, error) {
 			return 0, err
 		}
 		next := max(old+1, floor)
+		if dry {
+			return next, s.noteValidity(next)
+		}
 		err = s.raiseCounter(old, next, found)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
 			continue // another program was faster

@@ -59,21 +59,29 @@ func putJSON(tx store.CatalogTx, bucket, key string, v any) error {
 	return tx.SetValue(bucket, key, data)
 }
 
-// moveValues renames a bucket.
-func moveValues(tx store.CatalogTx, from, to string) error {
-	moved := make(map[string][]byte)
-	for key, value := range tx.Values(from) {
-		moved[key] = value
+// attributeValue is what is kept of an attribute. The value may be any bytes.
+type attributeValue struct {
+	Value      []byte
+	Deleted    bool  `json:",omitempty"`
+	LastChange int64 `json:",omitempty"`
+	ModSeq     mail.ModSeq
+}
+
+// putAttribute writes an attribute under its key, which says first whether it is shared or private.
+func putAttribute(tx store.CatalogTx, bucket string, a store.Attribute) error {
+	key := "p" + a.Key
+	if a.Shared {
+		key = "s" + a.Key
 	}
-	for key, value := range moved {
-		if to != "" {
-			if err := tx.SetValue(to, key, value); err != nil {
-				return err
-			}
-		}
-		if err := tx.SetValue(from, key, nil); err != nil {
-			return err
-		}
+	return putJSON(tx, bucket, key, attributeValue{Value: []byte(a.Value), Deleted: a.Deleted, LastChange: a.LastChange, ModSeq: a.ModSeq})
+}
+
+func decodeAttribute(key string, value []byte) (store.Attribute, error) {
+	var v attributeValue
+	if err := json.Unmarshal(value, &v); err != nil || key == "" {
+		return store.Attribute{}, fmt.Errorf("attribute %q: %w: %w", key, store.ErrCorrupt, err)
 	}
-	return nil
+	return store.Attribute{
+		Shared: key[0] == 's', Key: key[1:], Value: string(v.Value), Deleted: v.Deleted, LastChange: v.LastChange, ModSeq: v.ModSeq,
+	}, nil
 }

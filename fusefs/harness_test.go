@@ -28,6 +28,7 @@ type engine struct {
 	events   []mail.Event
 	durable  int
 	fail     error
+	waits    chan string // if not nil: Lock says what it waits for, and then waits for ever
 	keywords map[string]mail.Keywords
 	locks    map[string]*dotlock
 }
@@ -60,6 +61,11 @@ func (e *engine) Record(ctx context.Context, ev mail.Event) error {
 
 // Lock makes the dotlock in the backing directory, or joins the hold of this process.
 func (e *engine) Lock(ctx context.Context, dir string) (func(), error) {
+	if e.waits != nil {
+		e.waits <- dir
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
 	path := filepath.Join(e.root, dir, "dovecot-uidlist.lock")
 	for {
 		e.mu.Lock()
@@ -174,7 +180,7 @@ func mountMaildir(t *testing.T, change func(*fusefs.Options)) *mounted {
 	return mount(t, backing, "", change)
 }
 
-func makeMaildir(t *testing.T, dir string) {
+func makeMaildir(t testing.TB, dir string) {
 	t.Helper()
 	for _, sub := range []string{"cur", "new", "tmp", ".Work/cur", ".Work/new", ".Work/tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
@@ -183,7 +189,7 @@ func makeMaildir(t *testing.T, dir string) {
 	}
 }
 
-func mount(t *testing.T, backing, mountpoint string, change func(*fusefs.Options)) *mounted {
+func mount(t testing.TB, backing, mountpoint string, change func(*fusefs.Options)) *mounted {
 	t.Helper()
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("no /dev/fuse: ", err)
@@ -230,7 +236,7 @@ func mount(t *testing.T, backing, mountpoint string, change func(*fusefs.Options
 }
 
 // watch aborts the FUSE connection if the test is stuck: a process that hangs in a mount cannot be killed otherwise.
-func watch(t *testing.T, mountpoint string) {
+func watch(t testing.TB, mountpoint string) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +247,7 @@ func watch(t *testing.T, mountpoint string) {
 			_, minor, _ = strings.Cut(f[2], ":")
 		}
 	}
-	timer := time.AfterFunc(60*time.Second, func() {
+	timer := time.AfterFunc(stuckAfter, func() {
 		os.WriteFile("/sys/fs/fuse/connections/"+minor+"/abort", []byte("1"), 0)
 	})
 	t.Cleanup(func() {
@@ -252,9 +258,9 @@ func watch(t *testing.T, mountpoint string) {
 }
 
 // testLogger fails the test on a warning.
-func testLogger(t *testing.T) *slog.Logger { return slog.New(&warnHandler{t: t}) }
+func testLogger(t testing.TB) *slog.Logger { return slog.New(&warnHandler{t: t}) }
 
-type warnHandler struct{ t *testing.T }
+type warnHandler struct{ t testing.TB }
 
 func (h *warnHandler) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelWarn }
 func (h *warnHandler) WithAttrs([]slog.Attr) slog.Handler           { return h }
@@ -300,7 +306,7 @@ func (m *mounted) helper(t *testing.T, name string, args ...string) string {
 	return string(out)
 }
 
-func helperCommand(t *testing.T, name string, args ...string) *exec.Cmd {
+func helperCommand(t testing.TB, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = append(os.Environ(), helperEnv+"="+name)
 	return cmd
@@ -337,3 +343,6 @@ func openFDs(t *testing.T) int {
 }
 
 func isErrno(err error, want syscall.Errno) bool { return errors.Is(err, want) }
+
+// stuckAfter is longer than any test of one mount takes.
+const stuckAfter = 3 * time.Minute

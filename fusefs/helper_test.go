@@ -30,6 +30,7 @@ var helpers = map[string]func(args []string) error{
 	"rewrite":          helpRewrite,
 	"churn":            helpChurn,
 	"serve":            helpServe,
+	"workload":         helpWorkload,
 	"fstest":           func(args []string) error { return fstest.Check(args[0], args[1]) },
 }
 

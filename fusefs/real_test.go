@@ -180,6 +180,26 @@ func TestAProgramThatHoldsTheUIDListLockThroughTheMountIsNotWaitedFor(t *testing
 	m.expect(t, "append INBOX a:2,", "append INBOX b:2,", "flags INBOX a:2, -> a:2,S", "flags INBOX b:2, -> b:2,S")
 }
 
+// A handler that waits for the lock keeps its directory locked in the kernel. A program that gets the lock through the
+// mount and wants to work in that directory must not wait for it.
+func TestAWaitForTheUIDListLockEndsWhenAProgramTakesIt(t *testing.T) {
+	m := mountMaildir(t, func(o *fusefs.Options) { o.Engine.(*engine).waits = make(chan string) })
+	m.sh(t, `echo x > $M/tmp/a; mv $M/tmp/a $M/new/a`)
+	renamed := make(chan error, 1)
+	go func() {
+		_, err := m.try(t, `mv $M/new/a $M/cur/a:2,`)
+		renamed <- err
+	}()
+	if box := <-m.engine.waits; box != "" {
+		t.Errorf("locks %q", box)
+	}
+	m.sh(t, `echo 1 > $M/dovecot-uidlist.lock; mv $M/cur/a:2, $M/cur/a:2,S; rm $M/dovecot-uidlist.lock`)
+	if err := <-renamed; err != nil {
+		t.Error(err)
+	}
+	m.expect(t, "append INBOX a", "flags INBOX a -> a:2,", "flags INBOX a:2, -> a:2,S")
+}
+
 func TestMailDirectoriesHoldOnlyFiles(t *testing.T) {
 	m := mountMaildir(t, nil)
 	for _, script := range []string{`mkdir $M/cur/x`, `ln -s /etc/passwd $M/new/x`, `mkfifo $M/cur/x`, `ln -s y $M/tmp/l; mv $M/tmp/l $M/cur/l`} {
@@ -380,5 +400,37 @@ func TestChangesBehindTheMountAreSeenAtOnce(t *testing.T) {
 	m.Invalidate("cur", "a:2,S")
 	if out := m.sh(t, `ls $M/cur $M/new; cat $M/cur/a:2,S`); out != strings.ReplaceAll("M/cur:\na:2,S\n\nM/new:\nlonger\n", "M", m.dir) {
 		t.Errorf("seen %q", out)
+	}
+}
+
+// An ordinary user mounts by fusermount3. Run as root, daemon and programs are those of another user, in a mount namespace
+// in which /dev/fuse is open to all, as it is everywhere but in containers.
+func TestMountAsAnOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the other tests are run by an ordinary user already")
+	}
+	base, err := os.MkdirTemp("", "fusefs") // not t.TempDir, which other users cannot enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(base) })
+	self, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	makeMaildir(t, base+"/maildir")
+	if err := errors.Join(os.Chmod(base, 0o755), os.WriteFile(base+"/test", self, 0o755), os.Mkdir(base+"/mnt", 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	script := `mknod -m 666 $D/fuse c 10 229; mount --bind $D/fuse /dev/fuse; chown -R nobody $D
+		cd $D; exec setpriv --reuid nobody --regid nogroup --clear-groups sh -ec '
+		` + helperEnv + `=serve ./test maildir mnt > says & daemon=$!
+		until grep -q ready says; do kill -0 $daemon; sleep 0.02; done
+		umask 077; echo x > mnt/tmp/a; mv mnt/tmp/a mnt/new/a; mv mnt/new/a mnt/cur/a:2,S; cat mnt/cur/a:2,S
+		umask 022; echo y > mnt/plain; stat -c %a mnt/cur/a:2,S mnt/plain; fusermount3 -u mnt; wait $daemon'`
+	cmd := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-ec", script)
+	cmd.Env = append(os.Environ(), "D="+base, "HOME="+base)
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "x\n600\n644\n" {
+		t.Errorf("%v: %q", err, out)
 	}
 }

@@ -1,0 +1,138 @@
+package harness
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"syscall"
+	"testing"
+)
+
+// entry is what must stay when nothing may change.
+type entry struct {
+	mode    fs.FileMode
+	size    int64
+	ino     uint64
+	mtime   int64 // nanoseconds
+	ctime   int64
+	content Hash // of regular files
+	target  string
+}
+
+// Snapshot is the state of a tree of files.
+type Snapshot map[string]entry
+
+// Snap takes the state of everything below the roots, contents and times included.
+func Snap(tb testing.TB, roots ...string) Snapshot {
+	tb.Helper()
+	s := Snapshot{}
+	for _, root := range roots {
+		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			e, err := snapEntry(path)
+			s[path] = e
+			return err
+		})
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return s
+}
+
+func snapEntry(path string) (entry, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return entry{}, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	e := entry{mode: info.Mode(), size: info.Size(), ino: st.Ino, mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano()}
+	switch {
+	case info.Mode().IsRegular():
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return e, err
+		}
+		e.content = HashOf(text)
+	case info.Mode()&fs.ModeSymlink != 0:
+		e.target, err = os.Readlink(path)
+	}
+	return e, err
+}
+
+// Same fails the test if anything below the roots of the snapshot is not as it was.
+func (s Snapshot) Same(tb testing.TB, roots ...string) {
+	tb.Helper()
+	now := Snap(tb, roots...)
+	var diffs []string
+	for path, was := range s {
+		is, ok := now[path]
+		switch {
+		case !ok:
+			diffs = append(diffs, path+": gone")
+		case is != was:
+			diffs = append(diffs, path+": "+change(was, is))
+		}
+	}
+	for path := range now {
+		if _, ok := s[path]; !ok {
+			diffs = append(diffs, path+": new")
+		}
+	}
+	sort.Strings(diffs)
+	reportDifferences(tb, "files changed", diffs)
+}
+
+func change(was, is entry) string {
+	switch {
+	case was.content != is.content || was.target != is.target || was.size != is.size && was.mode.IsRegular():
+		return "content changed"
+	case was.mode != is.mode:
+		return fmt.Sprintf("mode %v, was %v", is.mode, was.mode)
+	case was.ino != is.ino:
+		return "replaced by an equal file"
+	case was.mtime != is.mtime:
+		return fmt.Sprintf("mtime changed by %.3f s", float64(is.mtime-was.mtime)/1e9)
+	default:
+		return "ctime changed"
+	}
+}
+
+// Inodes returns the inode of every mail by content, to see which were written again.
+func (m Maildir) Inodes(tb testing.TB) map[Hash]map[uint64]bool {
+	tb.Helper()
+	inodes := map[Hash]map[uint64]bool{}
+	for _, box := range m.Read(tb).Mailboxes {
+		for _, msg := range box.Messages {
+			info, err := os.Stat(filepath.Join(m.Path, msg.Path))
+			if err != nil {
+				tb.Fatal(err)
+			}
+			if inodes[msg.Hash] == nil {
+				inodes[msg.Hash] = map[uint64]bool{}
+			}
+			inodes[msg.Hash][info.Sys().(*syscall.Stat_t).Ino] = true
+		}
+	}
+	return inodes
+}
+
+// NotRewritten fails the test if a mail that was there is in another file now.
+func (m Maildir) NotRewritten(tb testing.TB, before map[Hash]map[uint64]bool) {
+	tb.Helper()
+	after := m.Inodes(tb)
+	var diffs []string
+	for h, inodes := range before {
+		for ino := range inodes {
+			if !after[h][ino] {
+				diffs = append(diffs, fmt.Sprintf("mail %x was written again or is gone", h[:6]))
+			}
+		}
+	}
+	sort.Strings(diffs)
+	reportDifferences(tb, m.Path+": mails were sent again", diffs)
+}

@@ -3,7 +3,6 @@ package maildir
 import (
 	"context"
 	"io"
-	"slices"
 	"time"
 
 	"dsyncfs/mirror/mail"
@@ -177,24 +176,30 @@ func (b *boxScan) readList() error {
 	return nil
 }
 
-// shouldWait reports whether the mailbox has files without a UID and so has to wait until it is known what went away in the
-// other mailboxes. What went away here is noted for them first.
+// shouldWait reports whether files of the mailbox will get new UIDs, so that it has to wait until it is known what went away
+// in the other mailboxes. What went away here is noted for them first.
 func (b *boxScan) shouldWait() (bool, error) {
-	fresh := slices.ContainsFunc(b.files.entries, func(e listEntry) bool { return e.uid == 0 })
-	if !fresh {
-		return false, nil
-	}
 	if b.l.rec == nil {
-		return true, nil
+		return len(b.files.entries) > 0, nil
+	}
+	next := b.l.rec.Status.UIDNext
+	settled := 0 // files whose UID is known or too new to be
+	for i := range b.files.entries {
+		if b.files.entries[i].uid >= next {
+			settled++
+		}
 	}
 	c := newCursor(b.s.cat, b.l.rec.Status.GUID, 0)
 	for {
 		r, ok, err := c.next()
 		if err != nil || !ok {
-			return true, err
+			return settled < len(b.files.entries), err
 		}
-		if b.files.find([]byte(baseOf(r.File))) < 0 {
+		switch i := b.files.find([]byte(baseOf(r.File))); {
+		case i < 0:
 			b.noteMoved(r)
+		case b.files.entries[i].uid == r.UID:
+			settled++
 		}
 	}
 }

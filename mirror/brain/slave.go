@@ -17,13 +17,13 @@ import (
 type Slave struct {
 	o    *Options
 	open func(context.Context) (store.Store, error)
-	// Changed delivers names of mailboxes that changed between rounds, nil for unknown ones. It is asked for when the master
-	// wants to keep the connection; nil if the store cannot be watched.
-	changed func(context.Context) (<-chan []string, error)
+	// changed tells between rounds that something changed. It is asked for when the master wants to keep the connection; nil
+	// if the store cannot be watched.
+	changed func(context.Context) (<-chan struct{}, error)
 }
 
 // NewSlave returns a slave that opens its store anew for each round, so that others can use it in between. watch may be nil.
-func NewSlave(o Options, open func(context.Context) (store.Store, error), watch func(context.Context) (<-chan []string, error)) *Slave {
+func NewSlave(o Options, open func(context.Context) (store.Store, error), watch func(context.Context) (<-chan struct{}, error)) *Slave {
 	return &Slave{o: &o, open: open, changed: watch}
 }
 
@@ -79,8 +79,8 @@ func (s *Slave) idle(ctx context.Context, c *conversation) (*item.Handshake, err
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case names := <-changes:
-			if err := c.send(&item.Wake{Mailboxes: names}); err != nil {
+		case <-changes:
+			if err := c.send(&item.Wake{}); err != nil {
 				return nil, err
 			}
 			if err := c.peer.Flush(); err != nil {

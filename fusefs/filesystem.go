@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"log/slog"
+	"maps"
 	"sync"
 	"syscall"
 	"time"
@@ -134,8 +135,9 @@ func (f *fileSystem) classify(d *directory) {
 	case d.id == inode.Root:
 		f.byPath[""] = d
 		return
-	case parent == nil:
+	case parent == nil: // removed
 		d.kind, d.box = plainDir, nil
+		f.unload(d)
 		return
 	}
 	d.path = join(parent.path, n.Name)
@@ -147,9 +149,8 @@ func (f *fileSystem) classify(d *directory) {
 			kind, box = k, f.box(parent.path, name)
 		}
 	}
-	moved := d.isMail() && (kind != d.kind || box != d.box)
 	d.kind, d.box = kind, box
-	if moved {
+	if !d.isMail() {
 		f.unload(d)
 	}
 	if box != nil {
@@ -178,25 +179,43 @@ func (f *fileSystem) box(path string, name mail.Name) *mailbox {
 	return b
 }
 
-// reclassify looks at every known directory again, after one of them got another place. The caller holds mu.
-func (f *fileSystem) reclassify() {
-	clear(f.boxes)
-	clear(f.byPath)
-	done := map[inode.ID]bool{}
+// reclassify looks again at a directory that got another place, and at those below it. The caller holds mu.
+func (f *fileSystem) reclassify(top inode.ID) {
+	below := map[inode.ID]*directory{}
+	for id, d := range f.dirs {
+		if f.isBelow(id, top) {
+			below[id] = d
+		}
+	}
+	for _, d := range below {
+		f.dropPlace(d)
+	}
 	var visit func(d *directory)
 	visit = func(d *directory) {
-		if done[d.id] {
+		if below[d.id] == nil {
 			return
 		}
-		done[d.id] = true
-		if parent := f.dirs[f.table.Get(d.id).Dir]; parent != nil {
+		delete(below, d.id)
+		if parent := below[f.table.Get(d.id).Dir]; parent != nil {
 			visit(parent)
 		}
 		f.classify(d)
 	}
-	for _, d := range f.dirs {
+	for _, d := range maps.Clone(below) {
 		visit(d)
 	}
+}
+
+// isBelow reports whether top is a directory itself or one above it.
+func (f *fileSystem) isBelow(id, top inode.ID) bool {
+	for depth := 0; id != top; depth++ {
+		n := f.table.Get(id)
+		if n == nil || id == inode.Root || depth > unix.PathMax {
+			return false
+		}
+		id = n.Dir
+	}
+	return true
 }
 
 // dropPlace takes a directory that is gone out of the tree. The caller holds mu.
@@ -209,8 +228,8 @@ func (f *fileSystem) dropPlace(d *directory) {
 	}
 }
 
-// unload forgets the names of a directory that no longer holds mail, or that of another mailbox: nodes that the kernel
-// knows are found by their number from now on, the others are dropped.
+// unload forgets the names of a directory that no longer holds mail: nodes that the kernel knows are found by their number
+// from now on, the others are dropped.
 func (f *fileSystem) unload(d *directory) {
 	if d.names == nil {
 		return

@@ -17,6 +17,8 @@ import (
 
 	"dsyncfs/fusefs"
 	"dsyncfs/mirror/mail"
+
+	"go.uber.org/goleak"
 )
 
 // engine is an engine with behaviour: Maildir++ or LAYOUT=fs names, a journal in memory, a real dotlock.
@@ -322,7 +324,7 @@ func TestMain(main *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(main.Run())
+	goleak.VerifyTestMain(main)
 }
 
 func atoi(s string) int {

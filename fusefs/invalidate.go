@@ -26,20 +26,21 @@ func (f *fileSystem) invalidate(path string, names []string) {
 	if d == nil {
 		return // the kernel never asked for it
 	}
-	defer f.notices.inode(d.id)
 	fd, err := f.dirFD(d.id)
-	if err != nil {
-		f.forgetPlain(d, nil, names)
+	if err != nil || !loaded {
+		f.forgetPlain(d, fd, names)
+		f.notices.inode(d.id)
+		if fd != nil {
+			f.dirFDs.release(fd)
+		}
 		return
 	}
 	defer f.dirFDs.release(fd)
-	switch {
-	case !loaded:
-		f.forgetPlain(d, fd, names)
-	case len(names) == 0:
-		f.rescan(d, fd)
-	default:
-		f.recheck(d, fd, names)
+	if len(names) == 0 {
+		names = f.differing(d, fd)
+	}
+	if f.recheck(d, fd, names) {
+		f.notices.inode(d.id)
 	}
 }
 
@@ -65,10 +66,10 @@ func (f *fileSystem) forgetPlain(d *directory, fd *descriptor, names []string) {
 	}
 }
 
-// rescan compares a mail directory with its table. The scan is not locked, so that nobody waits for it: what it finds
-// different is looked at again, name by name.
-func (f *fileSystem) rescan(d *directory, fd *descriptor) {
-	var fresh []string
+// differing scans a mail directory and returns the names that are not in its table, or only there. The scan is not locked,
+// so that nobody waits for it: each name must be looked at again.
+func (f *fileSystem) differing(d *directory, fd *descriptor) []string {
+	var fresh, gone []string
 	err := readNames(fd.fd, func(e dirent) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -77,7 +78,6 @@ func (f *fileSystem) rescan(d *directory, fd *descriptor) {
 		}
 	})
 	f.mu.Lock()
-	var gone []string
 	if d.names != nil {
 		gone = f.table.Unmarked(d.names)
 	}
@@ -86,29 +86,33 @@ func (f *fileSystem) rescan(d *directory, fd *descriptor) {
 		f.log.Warn("a mail directory cannot be read", "dir", d.path, "err", err)
 		gone = nil
 	}
-	f.recheck(d, fd, append(fresh, gone...))
+	return append(fresh, gone...)
 }
 
-// recheck looks at single names: first those that are there, so that a renamed mail keeps its node.
-func (f *fileSystem) recheck(d *directory, fd *descriptor, names []string) {
+// recheck looks at single names, and reports whether any of them changed: first those that are there, so that a renamed
+// mail keeps its node. What the mount knows already (it made the change itself) is not told to the kernel.
+func (f *fileSystem) recheck(d *directory, fd *descriptor, names []string) (changed bool) {
 	var gone []string
 	for _, name := range names {
-		if !f.recheckPresent(d, fd, name) {
+		there, fresh := f.recheckPresent(d, fd, name)
+		changed = changed || fresh
+		if !there {
 			gone = append(gone, name)
 		}
 	}
 	for _, name := range gone {
-		f.recheckGone(d, fd, name)
+		changed = f.recheckGone(d, fd, name) || changed
 	}
+	return changed
 }
 
-// recheckPresent brings a name up to date that is there, and reports whether it is.
-func (f *fileSystem) recheckPresent(d *directory, fd *descriptor, name string) bool {
+// recheckPresent brings a name up to date that is there, and reports whether it is and whether that is new.
+func (f *fileSystem) recheckPresent(d *directory, fd *descriptor, name string) (there, fresh bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var st unix.Stat_t
 	if d.names == nil || unix.Fstatat(fd.fd, name, &st, statFlags) != nil {
-		return d.names == nil
+		return d.names == nil, false
 	}
 	known := f.table.Find(d.names, name)
 	if known != 0 && f.table.Get(known).Ino == st.Ino {
@@ -116,14 +120,14 @@ func (f *fileSystem) recheckPresent(d *directory, fd *descriptor, name string) b
 			f.notices.inode(known)
 		}
 		f.refresh(known, &st)
-		return true
+		return true, false
 	}
 	if known == 0 {
 		f.renamedBehind(d, name, &st)
 	}
 	f.adopt(d, name, &st)
 	f.notices.entry(d.id, name)
-	return true
+	return true, true
 }
 
 // renamedBehind finds the mail of a name that appeared under the name that it had before, in this directory or the other
@@ -150,22 +154,22 @@ func (f *fileSystem) renamedBehind(d *directory, name string, st *unix.Stat_t) {
 	}
 }
 
-// recheckGone takes a name out of the table if it really is not there.
-func (f *fileSystem) recheckGone(d *directory, fd *descriptor, name string) {
+// recheckGone takes a name out of the table if it really is not there, and reports whether it was in the table.
+func (f *fileSystem) recheckGone(d *directory, fd *descriptor, name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.notices.entry(d.id, name)
 	if d.names == nil {
-		return
+		return false
 	}
+	id := f.table.Find(d.names, name)
 	var st unix.Stat_t
-	if unix.Fstatat(fd.fd, name, &st, statFlags) != unix.ENOENT {
-		return
+	if id == 0 || unix.Fstatat(fd.fd, name, &st, statFlags) != unix.ENOENT {
+		return false
 	}
-	if id := f.table.Find(d.names, name); id != 0 {
-		f.dropName(d, name, id)
-		if f.table.Get(id) != nil {
-			f.refreshAfterUnlink(id)
-		}
+	f.notices.entry(d.id, name)
+	f.dropName(d, name, id)
+	if f.table.Get(id) != nil {
+		f.refreshAfterUnlink(id)
 	}
+	return true
 }

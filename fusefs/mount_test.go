@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"dsyncfs/fusefs"
 )
 
 func (m *mounted) expect(t *testing.T, want ...string) {
@@ -48,16 +50,50 @@ func TestManyDeliveriesLeakNoDescriptors(t *testing.T) {
 			m := mountMaildir(t, nil)
 			m.helper(t, "deliver", m.dir, "10", how)
 			before := openFDs(t)
-			m.helper(t, "deliver", m.dir, "5000", how)
+			m.helper(t, "deliver", m.dir, "2000", how)
 			if after := openFDs(t); after > before+300 {
 				t.Errorf("%d open descriptors after, %d before", after, before)
 			}
-			if n := len(m.engine.take()); n != 5010 {
-				t.Errorf("%d events for 5010 deliveries", n)
+			if n := len(m.engine.take()); n != 2010 {
+				t.Errorf("%d events for 2010 deliveries", n)
 			}
-			if got := strings.TrimSpace(m.sh(t, `ls $M/new | wc -l`)); got != "5010" {
+			if got := strings.TrimSpace(m.sh(t, `ls $M/new | wc -l`)); got != "2010" {
 				t.Errorf("%s mails listed", got)
 			}
 		})
+	}
+}
+
+func TestLayoutFSNestsMailboxes(t *testing.T) {
+	m := mountMaildir(t, func(o *fusefs.Options) { o.Engine.(*engine).layoutFS = true })
+	for _, step := range []struct {
+		name, script string
+		want         []string
+	}{
+		{"new mailbox", `mkdir $M/A $M/A/cur`, []string{"create A", "create A"}},
+		{"mailbox in a mailbox", `mkdir -p $M/A/B/cur $M/A/B/new $M/A/B/tmp`, []string{"create A/B", "create A/B"}},
+		{"delivery", `echo x > $M/A/B/tmp/m; mv $M/A/B/tmp/m $M/A/B/new/m`, []string{"append A/B m"}},
+		{"rename of the outer one", `mv $M/A $M/C`, []string{"rename A -> C"}},
+		{"flags below it", `mv $M/C/B/new/m $M/C/B/cur/m:2,S; cat $M/C/B/new/m`, []string{"flags C/B m -> m:2,S"}},
+		{"move out", `mv $M/C/B/cur/m:2,S $M/cur/m:2,S`, []string{"move C/B m:2,S -> INBOX m:2,S"}},
+		{"delete", `rm -r $M/C`, []string{"delete C/B", "delete C"}},
+	} {
+		m.sh(t, step.script)
+		t.Run(step.name, func(t *testing.T) { m.expect(t, step.want...) })
+	}
+}
+
+// A change of which the engine hears because it watches the backing directory, but which came through the mount, must not
+// cost the kernel its cached listing.
+func TestInvalidatingWhatTheMountKnowsTellsTheKernelNothing(t *testing.T) {
+	r := newRaw(t)
+	r.deliver("a")
+	r.rename(r.walk("new"), "a", r.walk("cur"), "a:2,S", 1)
+	r.told()
+	r.Changed("new", "a")
+	r.Changed("cur", "a:2,S")
+	r.Changed("cur")
+	if told := r.told(); len(told) != 0 {
+		t.Errorf("told %q", told)
 	}
 }

@@ -105,7 +105,7 @@ func (f *fileSystem) enter(d *directory, name string, id inode.ID) {
 		f.dirs[id] = &directory{id: id}
 		f.classify(f.dirs[id])
 	} else if f.dirs[id].path != join(d.path, name) {
-		f.reclassify()
+		f.reclassify(id)
 	}
 }
 

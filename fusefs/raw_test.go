@@ -194,7 +194,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	r.walk("tmp")
 	fresh, cur := r.walk("new"), r.walk("cur")
 	nodes := r.Nodes()
-	for i := range 3 * fusefs.MaxFiles {
+	for i := range fusefs.MaxFiles + 50 {
 		name := fmt.Sprint("m", i)
 		r.deliver(name)
 		r.rename(fresh, name, cur, name+":2,S", 1)

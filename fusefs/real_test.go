@@ -44,7 +44,7 @@ func TestTheBackingDirectoryMayBeTheMountPoint(t *testing.T) {
 // A mail that is renamed while the directory is being read appears exactly once.
 func TestListingDuringRenamesHasEveryMailOnce(t *testing.T) {
 	m := mountMaildir(t, nil)
-	const mails = 3000
+	const mails = 2000
 	m.helper(t, "fill", m.dir, fmt.Sprint(mails))
 	renames := helperCommand(t, "flip-flags", m.dir+"/cur")
 	stop, err := renames.StdinPipe()
@@ -54,7 +54,7 @@ func TestListingDuringRenamesHasEveryMailOnce(t *testing.T) {
 	if err := renames.Start(); err != nil {
 		t.Fatal(err)
 	}
-	out, listErr := helperCommand(t, "list-exactly", m.dir+"/cur", fmt.Sprint(mails), "20").CombinedOutput()
+	out, listErr := helperCommand(t, "list-exactly", m.dir+"/cur", fmt.Sprint(mails), "8").CombinedOutput()
 	stop.Close()
 	if err := renames.Wait(); err != nil {
 		t.Error("renames:", err)

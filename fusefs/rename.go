@@ -236,8 +236,10 @@ func (f *fileSystem) followRename(from, to *end, flags uint, pid uint32) {
 	if otherErr == nil && f.table.Get(to.id) != nil {
 		f.refresh(to.id, &other)
 	}
-	if f.dirs[from.id] != nil || f.dirs[to.id] != nil {
-		f.reclassify()
+	for _, id := range []inode.ID{from.id, to.id} {
+		if f.dirs[id] != nil {
+			f.reclassify(id)
+		}
 	}
 }
 

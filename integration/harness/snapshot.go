@@ -64,10 +64,37 @@ func snapEntry(path string) (entry, error) {
 	return e, err
 }
 
-// Same fails the test if anything below the roots of the snapshot is not as it was.
+// Same fails the test if anything below the roots of the snapshot is not as it was: no file and no directory, in
+// content, times or inode.
 func (s Snapshot) Same(tb testing.TB, roots ...string) {
 	tb.Helper()
-	now := Snap(tb, roots...)
+	reportDifferences(tb, "files changed", s.diff(Snap(tb, roots...)))
+}
+
+// SameMail is Same but for the times of directories other than cur, new and tmp, which a lock file leaves behind.
+func (s Snapshot) SameMail(tb testing.TB, roots ...string) {
+	tb.Helper()
+	reportDifferences(tb, "files changed", s.withoutLockTimes().diff(Snap(tb, roots...).withoutLockTimes()))
+}
+
+// Changed is Same as a question.
+func (s Snapshot) Changed(tb testing.TB, roots ...string) []string {
+	tb.Helper()
+	return s.diff(Snap(tb, roots...))
+}
+
+func (s Snapshot) withoutLockTimes() Snapshot {
+	out := Snapshot{}
+	for path, e := range s {
+		if base := filepath.Base(path); e.mode.IsDir() && base != "cur" && base != "new" && base != "tmp" {
+			e.mtime, e.ctime, e.size = 0, 0, 0
+		}
+		out[path] = e
+	}
+	return out
+}
+
+func (s Snapshot) diff(now Snapshot) []string {
 	var diffs []string
 	for path, was := range s {
 		is, ok := now[path]
@@ -84,7 +111,7 @@ func (s Snapshot) Same(tb testing.TB, roots ...string) {
 		}
 	}
 	sort.Strings(diffs)
-	reportDifferences(tb, "files changed", diffs)
+	return diffs
 }
 
 func change(was, is entry) string {

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,18 +25,28 @@ type account struct {
 	state  string
 	layout maildir.Layout
 	fsys   vfs.FS
+	fault  func(vfs.Op) error // nil: none
 	cat    *index.Index
 	n      int
 }
 
 func newAccount(t testing.TB, layout maildir.Layout) *account {
 	t.Helper()
-	a := &account{root: tempDir(t), state: tempDir(t), layout: layout}
+	return newAccountAt(t, &account{root: tempDir(t), state: tempDir(t), layout: layout})
+}
+
+func newAccountAt(t testing.TB, a *account) *account {
+	t.Helper()
 	fsys, err := vfs.Open(a.root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.fsys = fsys
+	a.fsys = vfs.NewFault(fsys, func(o vfs.Op) error {
+		if a.fault == nil {
+			return nil
+		}
+		return a.fault(o)
+	})
 	t.Cleanup(func() {
 		if a.cat != nil {
 			a.cat.Close()
@@ -124,10 +136,10 @@ func (a *account) deliver(t testing.TB, name mail.Name, body string, received in
 
 func (a *account) SetFlags(t *testing.T, name mail.Name, base string, flags mail.Flags) {
 	t.Helper()
-	path := a.find(t, name, base)
-	f, _ := mail.ParseFileName(filepath.Base(path))
+	file := a.find(t, name, base)
+	f, _ := mail.ParseFileName(filepath.Base(file))
 	f.Flags, f.HasInfo = flags, true
-	must(t, os.Rename(path, filepath.Join(a.dir(t, name), "cur", f.String())))
+	must(t, os.Rename(file, filepath.Join(a.dir(t, name), "cur", f.String())))
 }
 
 func (a *account) Remove(t *testing.T, name mail.Name, base string) {
@@ -137,8 +149,8 @@ func (a *account) Remove(t *testing.T, name mail.Name, base string) {
 
 func (a *account) Move(t *testing.T, from mail.Name, base string, to mail.Name) {
 	t.Helper()
-	path := a.find(t, from, base)
-	must(t, os.Rename(path, filepath.Join(a.dir(t, to), filepath.Base(filepath.Dir(path)), filepath.Base(path))))
+	file := a.find(t, from, base)
+	must(t, os.Rename(file, filepath.Join(a.dir(t, to), filepath.Base(filepath.Dir(file)), filepath.Base(file))))
 }
 
 func (a *account) CreateMailbox(t *testing.T, name mail.Name) {
@@ -172,6 +184,26 @@ func TestStore(t *testing.T) {
 					Store:   a.open(t),
 					Reopen:  func(t *testing.T) store.Store { return a.open(t) },
 					Outside: a,
+					FillDisk: func(*testing.T) func() {
+						a.fault = func(o vfs.Op) error {
+							if o.Name == "write" || o.Name == "create" || o.Name == "mkdir" {
+								return syscall.ENOSPC
+							}
+							return nil
+						}
+						return func() { a.fault = nil }
+					},
+					Unreadable: func(t *testing.T, name mail.Name) func() {
+						dir, err := a.layout.DirOf(name)
+						must(t, err)
+						a.fault = func(o vfs.Op) error {
+							if o.Name == "readdir" && o.Path == path.Join(dir, "cur") {
+								return syscall.EACCES
+							}
+							return nil
+						}
+						return func() { a.fault = nil }
+					},
 					LoseMemory: func(t *testing.T) store.Store {
 						must(t, a.cat.Close())
 						a.cat = nil

@@ -131,6 +131,20 @@ func (e *ends) close() error {
 	return errors.Join(e.remote.Close(), e.local.Close())
 }
 
+// rehearse keeps a dry run from making a location that is not there yet.
+func (e *ends) rehearse() (func(), error) {
+	here, err := e.local.Rehearse()
+	if err != nil {
+		return nil, err
+	}
+	there, err := e.remote.Rehearse()
+	return func() {
+		if err := errors.Join(here(), there()); err != nil {
+			e.log.Warn("cleaning up after the dry run", "err", err)
+		}
+	}, err
+}
+
 // openEnds prepares both ends. mayCreate is about the local one: the other may be created wherever it is a destination.
 func (a *app) openEnds(cfg *config.Config, args []string, mayCreate, otherMayCreate bool) (*ends, error) {
 	log := a.logger()
@@ -189,11 +203,18 @@ func (a *app) syncOnce(ctx context.Context, args []string, backup bool) (err err
 		return err
 	}
 	toLocal := req.BackupSend // the local location is the destination
-	e, err := a.openEnds(cfg, args, toLocal && !a.flags.dryRun, !toLocal && !a.flags.dryRun)
+	e, err := a.openEnds(cfg, args, toLocal, !toLocal)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
+	if a.flags.dryRun {
+		cleanUp, err := e.rehearse()
+		if err != nil {
+			return err
+		}
+		defer cleanUp()
+	}
 	out, err := e.pair.Sync(ctx, req)
 	if p, ok := e.pair.Options.Progress.(*progress); ok {
 		p.finish()

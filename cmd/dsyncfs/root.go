@@ -90,6 +90,14 @@ func (a *app) rootCommand(name string) *cobra.Command {
 	for _, c := range root.Commands() {
 		// What follows a location may be a command line with options of its own.
 		c.Flags().SetInterspersed(false)
+		if check := c.Args; check != nil {
+			c.Args = func(c *cobra.Command, args []string) error {
+				if err := check(c, args); err != nil {
+					return usage(fmt.Errorf("%s: %w", c.Name(), err))
+				}
+				return nil
+			}
+		}
 	}
 	return root
 }

@@ -211,8 +211,16 @@ func finishError(f *item.Finish) error {
 	case f.Guard:
 		return &GuardError{f.Error}
 	}
-	return fmt.Errorf("%w: %s", ErrPeer, f.Error)
+	return &PeerError{f.Error}
 }
+
+// PeerError is any other error that the other side reported, in its own words, which name it.
+type PeerError struct{ Text string }
+
+func (e *PeerError) Error() string { return e.Text }
+
+// Unwrap makes it an error of the peer.
+func (e *PeerError) Unwrap() error { return ErrPeer }
 
 // announceMailboxes goes through the own tree and compares what may differ.
 func (r *round) announceMailboxes(ctx context.Context) error {

@@ -117,6 +117,9 @@ func expect[T item.Item](ctx context.Context, c *conversation, what string) (T, 
 		return zero, fmt.Errorf("waiting for %s: %w", what, unexpectedEOF(err))
 	}
 	got, ok := it.(T)
+	if f, gaveUp := it.(*item.Finish); gaveUp && !ok && f.Error != "" {
+		return zero, finishError(f)
+	}
 	if !ok {
 		return zero, fmt.Errorf("waiting for %s: %w", what, unexpected(it))
 	}
@@ -137,6 +140,11 @@ func list[T item.Item](ctx context.Context, c *conversation, what string, f func
 			}
 		case *item.EndOfList:
 			return nil
+		case *item.Finish:
+			if it.Error != "" {
+				return finishError(it)
+			}
+			return fmt.Errorf("receiving %s: %w", what, unexpected(it))
 		default:
 			return fmt.Errorf("receiving %s: %w", what, unexpected(it))
 		}
@@ -145,11 +153,9 @@ func list[T item.Item](ctx context.Context, c *conversation, what string, f func
 
 // unexpected says what an item means at a place where another one was due.
 func unexpected(it item.Item) error {
-	switch it := it.(type) {
+	switch it.(type) {
 	case *item.Done:
 		return fmt.Errorf("%w and gave up", ErrPeer)
-	case *item.Finish:
-		return finishError(it)
 	}
 	return fmt.Errorf("%w: unexpected %T", ErrProtocol, it)
 }

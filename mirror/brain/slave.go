@@ -171,7 +171,11 @@ func (r *round) fail(err error) error {
 		return err
 	}
 	if r.ours() {
-		f := &item.Finish{Error: r.Side + ": " + err.Error(), MailError: 1, Guard: errors.Is(err, guard.ErrMassExpunge)}
+		text := err.Error()
+		if !strings.HasPrefix(text, r.Side) {
+			text = r.Side + ": " + text
+		}
+		f := &item.Finish{Error: text, MailError: 1, Guard: errors.Is(err, guard.ErrMassExpunge)}
 		r.lastWord(f)
 	} else {
 		r.lastWord(&item.Done{})

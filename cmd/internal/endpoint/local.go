@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"dsyncfs/cmd/internal/config"
 	"dsyncfs/mirror/index"
@@ -34,6 +35,7 @@ type Local struct {
 	Namespace vfs.FS
 
 	indexPath string
+	known     bool // mail was there in an earlier run or round
 	create    bool
 	cfg       *config.Config
 	log       *slog.Logger
@@ -63,12 +65,19 @@ func OpenLocal(cfg *config.Config, loc remote.Location, mayCreate bool, log *slo
 		l.Layout = maildir.FS
 	}
 	l.indexPath = filepath.Join(StatePath(cfg.StateDir, "stores", l.canonicalPath()), "index.db")
-	if _, err := os.Stat(l.indexPath); err == nil {
-		mayCreate = false
+	_, err := os.Stat(l.indexPath)
+	l.known = err == nil
+	l.create = mayCreate && !l.known
+	if l.FS, err = vfs.Open(l.Path); err == nil {
+		return l, nil
 	}
-	l.create = mayCreate
-	if err := l.openFS(); err != nil {
-		return nil, err
+	if !errors.Is(err, fs.ErrNotExist) || !l.create {
+		return nil, l.explain(fmt.Errorf("%w: %w", store.ErrLocation, err))
+	}
+	// Only the last level may be made, and only when something is to be written: a missing parent is a typing error or a disk
+	// that is away.
+	if _, err := os.Stat(filepath.Dir(l.Path)); err != nil {
+		return nil, fmt.Errorf("maildir:%s: %w", l.Path, err)
 	}
 	return l, nil
 }
@@ -87,17 +96,30 @@ func stateName(s string) string {
 	return hex.EncodeToString(sum[:12])
 }
 
-func (l *Local) openFS() (err error) {
-	if l.create {
-		// Only the last level: a missing parent is a typing error or a disk that is away.
-		if err := os.Mkdir(l.Path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("maildir:%s: %w", l.Path, err)
-		}
+// makeDir makes the directory of a new Maildir.
+func (l *Local) makeDir() (err error) {
+	if err := os.Mkdir(l.Path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("maildir:%s: %w", l.Path, err)
 	}
 	if l.FS, err = vfs.Open(l.Path); err != nil {
 		return fmt.Errorf("maildir:%s: %w", l.Path, err)
 	}
 	return nil
+}
+
+// Rehearse makes a location that does not exist yet an empty Maildir in memory, so that a dry run can say what would come
+// there. It returns how to clean up.
+func (l *Local) Rehearse() (func() error, error) {
+	if l.FS != nil {
+		return func() error { return nil }, nil
+	}
+	dir, err := os.MkdirTemp("", "dsyncfs-dry-run-")
+	if err != nil {
+		return nil, err
+	}
+	l.FS, l.create = vfs.NewMem(time.Now), true
+	l.indexPath = filepath.Join(dir, "index.db")
+	return func() error { return os.RemoveAll(dir) }, nil
 }
 
 // StatePath is the directory of what is known of the pair of this store and another location.
@@ -115,6 +137,11 @@ func (l *Local) Store(ctx context.Context) (store.Store, error) { return l.open(
 func (l *Local) StoreBehind(ctx context.Context) (store.Store, error) { return l.open(ctx, nil) }
 
 func (l *Local) open(ctx context.Context, namespace vfs.FS) (store.Store, error) {
+	if l.FS == nil {
+		if err := l.makeDir(); err != nil {
+			return nil, err
+		}
+	}
 	cat, err := index.Open(l.indexPath, index.Options{Timeout: l.cfg.LockTimeout, Logger: l.log})
 	if err != nil {
 		return nil, fmt.Errorf("index of %s: %w", l.Path, err)
@@ -122,10 +149,15 @@ func (l *Local) open(ctx context.Context, namespace vfs.FS) (store.Store, error)
 	s, err := maildir.Open(ctx, l.FS, cat, maildir.Options{
 		Layout: l.Layout, Logger: l.log, Locks: l.Locks, MailNamespace: namespace, Create: l.create,
 	})
-	if err != nil {
-		return nil, errors.Join(l.explain(err), cat.Close())
+	if err == nil {
+		l.known = true
+		return &indexedStore{s, cat}, nil
 	}
-	return &indexedStore{s, cat}, nil
+	err = errors.Join(l.explain(err), cat.Close())
+	if !l.known { // nothing was ever there, so nothing is known of it
+		err = errors.Join(err, os.RemoveAll(filepath.Dir(l.indexPath)))
+	}
+	return nil, err
 }
 
 // explain adds what to do to an error about a missing Maildir.
@@ -133,7 +165,7 @@ func (l *Local) explain(err error) error {
 	if !errors.Is(err, store.ErrLocation) {
 		return fmt.Errorf("maildir:%s: %w", l.Path, err)
 	}
-	if _, serr := os.Stat(l.indexPath); serr == nil {
+	if l.known {
 		return fmt.Errorf("maildir:%s: %w; mail was there before: is its disk mounted? (if it is to start anew, remove %s)",
 			l.Path, err, filepath.Dir(l.indexPath))
 	}
@@ -141,7 +173,12 @@ func (l *Local) explain(err error) error {
 }
 
 // Close lets go of the directory.
-func (l *Local) Close() error { return l.FS.Close() }
+func (l *Local) Close() error {
+	if l.FS == nil {
+		return nil
+	}
+	return l.FS.Close()
+}
 
 // indexedStore closes the index with the store.
 type indexedStore struct {

@@ -170,6 +170,14 @@ func (r *Remote) dialLocal(ctx context.Context) (brain.Peer, error) {
 	return p, nil
 }
 
+// Rehearse is Local.Rehearse for a second location on this machine.
+func (r *Remote) Rehearse() (func() error, error) {
+	if r.local == nil {
+		return func() error { return nil }, nil
+	}
+	return r.local.Rehearse()
+}
+
 // watchFunc returns how to watch the store between rounds.
 func (l *Local) watchFunc() func(context.Context) (<-chan struct{}, error) {
 	return func(ctx context.Context) (<-chan struct{}, error) {

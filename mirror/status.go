@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"time"
 
 	"dsyncfs/mirror/brain"
@@ -32,6 +33,7 @@ type Status struct {
 	Sent      int       `json:"sent"`                 // messages that went there
 	Flags     int       `json:"flags"`                // flag changes applied here
 	Expunged  int       `json:"expunged"`             // expunges applied here
+	Peer      string    `json:"-"`                    // under which the store keeps the common states; see brain.Outcome
 }
 
 // Status returns the present one.
@@ -72,6 +74,7 @@ func (e *Engine) end(start roundStart, out brain.Outcome, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := &e.status
+	s.Peer = cmp.Or(out.Peer, s.Peer)
 	s.Added += out.Added
 	s.Sent += out.Sent
 	s.Flags += out.Flags

@@ -24,12 +24,15 @@ import (
 	"dsyncfs/remote/dsync"
 )
 
-// clock is the time of both accounts of a test; every look at it lets a second pass.
+// clock is the time of both accounts of a test. It stands while a round runs, so that histories are the same every time.
 type clock struct{ now time.Time }
 
 func newClock() *clock { return &clock{time.Unix(1_767_261_600, 0)} }
 
-func (c *clock) time() time.Time {
+func (c *clock) time() time.Time { return c.now }
+
+// tick lets a second pass.
+func (c *clock) tick() time.Time {
 	c.now = c.now.Add(time.Second)
 	return c.now
 }
@@ -189,10 +192,10 @@ func TestFirstMirrorIntoEmptyAccount(t *testing.T) {
 			a, b := pair(t, c)
 			must(t, a.account.CreateMailbox("Work/2026"))
 			for i := range 20 {
-				_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d\n.\n..x", i), c.time())
+				_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d\n.\n..x", i), c.tick())
 				must(t, err)
 			}
-			_, err := a.account.Deliver("Work/2026", []byte("report"), c.time())
+			_, err := a.account.Deliver("Work/2026", []byte("report"), c.tick())
 			must(t, err)
 			a.account.Subscribe("Work/2026", true)
 			before := contents(t, a)
@@ -213,14 +216,14 @@ func TestTwoCopiesWithOtherNamesAndUIDValidityAreAdopted(t *testing.T) {
 	c := newClock()
 	a, b := pair(t, c)
 	for i := range 30 {
-		_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d", i), c.time())
+		_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d", i), c.tick())
 		must(t, err)
 	}
 	for _, i := range []int{5, 3, 9, 11, 2, 7} {
-		_, err := b.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d", i), c.time())
+		_, err := b.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d", i), c.tick())
 		must(t, err)
 	}
-	_, err := b.account.Deliver("INBOX", []byte("only b"), c.time())
+	_, err := b.account.Deliver("INBOX", []byte("only b"), c.tick())
 	must(t, err)
 	out, err, serr := syncOnce(b, a, inProcess, twoWay())
 	must(t, errors.Join(err, serr))
@@ -242,7 +245,7 @@ func TestMoveIsNotSentAgain(t *testing.T) {
 	c := newClock()
 	a, b := pair(t, c)
 	must(t, a.account.CreateMailbox("Archive"))
-	base, err := a.account.Deliver("INBOX", []byte("to be moved"), c.time())
+	base, err := a.account.Deliver("INBOX", []byte("to be moved"), c.tick())
 	must(t, err)
 	quiet(t, a, b, overWire)
 	must(t, a.account.Move("INBOX", base, "Archive"))
@@ -262,7 +265,7 @@ func TestEmptiedSourceDoesNotEmptyDestination(t *testing.T) {
 			c := newClock()
 			a, b := pair(t, c)
 			for i := range 60 {
-				_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d", i), c.time())
+				_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d", i), c.tick())
 				must(t, err)
 			}
 			_, err, serr := syncOnce(a, b, overWire, req)
@@ -286,10 +289,10 @@ func TestMailboxThatASourceNeverKnewIsNotDeleted(t *testing.T) {
 	a, b := pair(t, c)
 	must(t, b.account.CreateMailbox("Work"))
 	for i := range 60 {
-		_, err := b.account.Deliver("Work", fmt.Appendf(nil, "mail %d", i), c.time())
+		_, err := b.account.Deliver("Work", fmt.Appendf(nil, "mail %d", i), c.tick())
 		must(t, err)
 	}
-	_, err := a.account.Deliver("INBOX", []byte("one"), c.time())
+	_, err := a.account.Deliver("INBOX", []byte("one"), c.tick())
 	must(t, err)
 	_, err, _ = syncOnce(a, b, overWire, brain.Request{Type: item.SyncState, BackupReceive: true})
 	var theirs *brain.GuardError
@@ -310,12 +313,12 @@ func TestMailboxThatASourceNeverKnewIsNotDeleted(t *testing.T) {
 func TestNewMailsWithTheSameUIDsBothStay(t *testing.T) {
 	c := newClock()
 	a, b := pair(t, c)
-	_, err := a.account.Deliver("INBOX", []byte("common"), c.time())
+	_, err := a.account.Deliver("INBOX", []byte("common"), c.tick())
 	must(t, err)
 	quiet(t, a, b, inProcess)
 	for i := range 2 {
 		for _, s := range []side{a, b} {
-			_, err := s.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d of %s", i, s.options.Side), c.time())
+			_, err := s.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d of %s", i, s.options.Side), c.tick())
 			must(t, err)
 		}
 	}
@@ -335,14 +338,14 @@ func TestMoveReachesAPeerThatStartsWithoutAState(t *testing.T) {
 	a, b := pair(t, c)
 	must(t, a.account.CreateMailbox("Work"))
 	for i := range 4 {
-		_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d", i), c.time())
+		_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "mail %d", i), c.tick())
 		must(t, err)
 	}
 	_, err, serr := syncOnce(a, b, inProcess, twoWay())
 	must(t, errors.Join(err, serr))
 	must(t, a.account.Move("INBOX", a.account.Files("INBOX")[0], "Work"))
 	for i := range 3 {
-		_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "new mail %d", i), c.time())
+		_, err := a.account.Deliver("INBOX", fmt.Appendf(nil, "new mail %d", i), c.tick())
 		must(t, err)
 	}
 	_, err, serr = syncOnce(b, a, inProcess, twoWay())
@@ -367,13 +370,14 @@ var names = []mail.Name{"INBOX", "Work", "Work/2026", "Archive", "Entwürfe"}
 
 // act does something at random and notes which contents were expunged on purpose.
 func (u user) act(t *rapid.T, c *clock, expunged map[string]bool) {
+	c.tick()
 	name := rapid.SampledFrom(names).Draw(t, "mailbox")
 	files := u.account.Files(name)
 	pick := func() string { return files[rapid.IntRange(0, len(files)-1).Draw(t, "file")] }
 	switch op := rapid.SampledFrom([]string{"deliver", "deliver", "deliver", "flags", "flags", "expunge", "move", "create", "rename", "delete", "subscribe"}).Draw(t, "op"); {
 	case op == "deliver":
 		*u.serial++
-		_, err := u.account.Deliver(name, fmt.Appendf(nil, "mail %d of %s", *u.serial, u.options.Side), c.time())
+		_, err := u.account.Deliver(name, fmt.Appendf(nil, "mail %d of %s", *u.serial, u.options.Side), c.tick())
 		ignore(err)
 	case op == "create":
 		ignore(u.account.CreateMailbox(name))

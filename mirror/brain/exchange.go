@@ -249,7 +249,7 @@ func (x *exchange) stateNow() item.State {
 	}
 }
 
-// settle takes the other side's state and, as master, notes the new common one. A mailbox that did not end as planned keeps
+// settle takes the other side's state and notes the new common one. A mailbox that did not end as planned keeps
 // none, so that the next round compares it from scratch.
 func (x *exchange) settle(theirs *item.State) error {
 	if theirs.GUID != x.own.GUID {
@@ -258,7 +258,7 @@ func (x *exchange) settle(theirs *item.State) error {
 	if theirs.ChangesDuringSync {
 		x.r.out.Desync = true
 	}
-	if !x.r.master || x.r.h.DryRun {
+	if x.r.h.DryRun || !x.r.master && !x.r.ours() {
 		return nil
 	}
 	if theirs.ChangesDuringSync || x.incoming.desync {

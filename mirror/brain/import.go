@@ -75,9 +75,7 @@ var errStop = fmt.Errorf("%w: list not read to its end", ErrProtocol)
 // forget drops the last common state of a mailbox.
 func (r *round) forget(guid mail.MailboxGUID) {
 	delete(r.bases, guid)
-	if r.master {
-		r.newBases[guid] = store.State{}
-	}
+	r.newBases[guid] = store.State{}
 }
 
 // planOptions says how the other side's mails are to be merged with the own ones.
@@ -189,18 +187,18 @@ func (x *exchange) realignments(a merge.Alignment, theirs []*item.Change) ([]sto
 		out[i] = store.Realign{UID: r.UID, NewUID: r.NewUID, NewGUID: r.NewGUID}
 		step[r.NewUID] = i
 	}
+	dates := make(map[mail.GUID]int64, len(theirs))
+	for _, c := range theirs {
+		if c.Type == item.ChangeSave && c.Received != 0 {
+			dates[c.GUID] = c.Received
+		}
+	}
 	for m, err := range a.View(x.mb.Messages)(0) {
 		if err != nil {
 			return nil, err
 		}
-		for len(theirs) > 0 && (theirs[0].UID < m.UID || theirs[0].Type != item.ChangeSave) {
-			theirs = theirs[1:]
-		}
-		if len(theirs) == 0 {
-			break
-		}
-		c := theirs[0]
-		if c.UID != m.UID || c.GUID != m.GUID || c.Received == 0 || c.Received == m.Received {
+		date, known := dates[m.GUID]
+		if !known || date == m.Received {
 			continue
 		}
 		i, known := step[m.UID]
@@ -208,7 +206,7 @@ func (x *exchange) realignments(a merge.Alignment, theirs []*item.Change) ([]sto
 			i = len(out)
 			out = append(out, store.Realign{UID: a.Original(m.UID), NewUID: m.UID})
 		}
-		out[i].Received = c.Received
+		out[i].Received = date
 	}
 	return out, nil
 }

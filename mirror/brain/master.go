@@ -66,7 +66,10 @@ func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome
 	if len(req.HashedHeaders) == 0 {
 		req.HashedHeaders = []string{"Date", "Message-ID"}
 	}
-	r := &round{Options: m.o, h: &req, master: true, dir: directionOf(&req, true), store: s, c: m.c}
+	r := &round{
+		Options: m.o, h: &req, master: true, dir: directionOf(&req, true), store: s, c: m.c,
+		newBases: make(map[mail.MailboxGUID]store.State),
+	}
 	err := m.run(ctx, r)
 	if err != nil {
 		err = r.saveBases(context.WithoutCancel(ctx), err)
@@ -88,6 +91,7 @@ func (m *Master) run(ctx context.Context, r *round) error {
 	}
 	r.peer = peer
 	m.live = r.ours() && r.h.Live && peer.Live
+	r.out.Peer = r.baseKey()
 	if err := r.loadBases(ctx); err != nil {
 		return r.abort(err)
 	}
@@ -168,7 +172,7 @@ func (r *round) finish(ctx context.Context, live bool) error {
 		return err
 	}
 	if f.RequireFullResync {
-		r.newBases = nil
+		clear(r.newBases)
 	}
 	if f.Desync || f.RequireFullResync {
 		r.out.Desync = true

@@ -1,6 +1,7 @@
 package brain
 
 import (
+	"cmp"
 	"log/slog"
 
 	"dsyncfs/mirror/guard"
@@ -45,6 +46,7 @@ type Outcome struct {
 	Sent              int // messages sent to the other side
 	NewHere, NewThere int // a dry run: messages that would be added on each side
 	Notes             []string
+	Peer              string // under which the common states with the other side are kept in the store
 	// Plan lists what a dry run would do here, one line each.
 	Plan []string
 }
@@ -62,6 +64,7 @@ func (o *Outcome) Add(b Outcome) {
 	o.NewHere += b.NewHere
 	o.NewThere += b.NewThere
 	o.Notes = append(o.Notes, b.Notes...)
+	o.Peer = cmp.Or(b.Peer, o.Peer)
 	o.Plan = append(o.Plan, b.Plan...)
 }
 

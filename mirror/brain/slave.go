@@ -125,7 +125,11 @@ func (r *round) serve(ctx context.Context, open func(context.Context) (store.Sto
 	if r.store, err = open(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, r.store.Close()) }()
+	r.newBases = make(map[mail.MailboxGUID]store.State)
+	defer func() {
+		err = r.saveBases(context.WithoutCancel(ctx), err)
+		err = errors.Join(err, r.store.Close())
+	}()
 	own := &item.Handshake{Hostname: r.Hostname, HashedHeaders: []string{}, Dsyncfs: extension, Live: live, Epoch: r.store.Epoch()}
 	if err := r.sendNow(own); err != nil {
 		return err

@@ -3,6 +3,7 @@ package brain
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"dsyncfs/mirror/guard"
 	"dsyncfs/mirror/item"
@@ -50,20 +51,28 @@ func matches(names []string, name mail.Name) bool {
 	return false
 }
 
+// baseKey names the other side in the own store. A dsyncfs is known by the epoch of its index, so that both sides keep the
+// common state and find it whoever starts the next round; a Dovecot by its location.
+func (r *round) baseKey() string {
+	if r.ours() {
+		return fmt.Sprintf("index %016x", r.peer.Epoch)
+	}
+	return r.PeerName
+}
+
 // loadBases reads the last common states with this peer.
 func (r *round) loadBases(ctx context.Context) (err error) {
-	r.newBases = make(map[mail.MailboxGUID]store.State)
-	r.bases, err = r.store.Base(ctx, r.PeerName)
+	r.bases, err = r.store.Base(ctx, r.baseKey())
 	return err
 }
 
 // saveBases remembers the new common states of the mailboxes that were finished, also when a later one failed.
 func (r *round) saveBases(ctx context.Context, cause error) error {
-	if len(r.newBases) == 0 || r.h.DryRun {
+	if len(r.newBases) == 0 || r.h.DryRun || r.peer == nil {
 		return cause
 	}
-	err := r.store.SetBase(ctx, r.PeerName, r.newBases)
-	r.newBases = nil
+	err := r.store.SetBase(ctx, r.baseKey(), r.newBases)
+	r.newBases = make(map[mail.MailboxGUID]store.State)
 	return errors.Join(cause, err)
 }
 

@@ -68,7 +68,7 @@ func Run(ctx context.Context, o Options, ready func()) (err error) {
 	if j.Recovery().Damaged() {
 		o.Logger.Warn("the journal was damaged and repaired; everything is compared now", "set_aside", j.Recovery().SetAside)
 	}
-	m, err := newMounted(ctx, o, j)
+	m, err := newMounted(ctx, o, dir, j)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ type mounted struct {
 	started time.Time
 }
 
-func newMounted(ctx context.Context, o Options, j *journal.Journal) (*mounted, error) {
+func newMounted(ctx context.Context, o Options, dir string, j *journal.Journal) (*mounted, error) {
 	backing, err := os.Open(o.Local.Path)
 	if err != nil {
 		return nil, fmt.Errorf("maildir:%s: %w", o.Local.Path, err)
@@ -111,7 +111,7 @@ func newMounted(ctx context.Context, o Options, j *journal.Journal) (*mounted, e
 	}
 	m := &mounted{o: o, journal: j, backing: backing, started: time.Now()}
 	m.engine = mirror.NewEngine(o.Pair, o.Request, mirror.Timing{FullSync: o.Config.FullSyncInterval, Poll: o.Config.PollInterval}, j)
-	m.port = newPort(o, j, m.engine, tree)
+	m.port = newPort(o, dir, j, m.engine, tree)
 	m.fuse, err = fusefs.New(m.mountOptions())
 	if err != nil {
 		return nil, errors.Join(err, backing.Close())

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 
@@ -23,14 +25,17 @@ type port struct {
 	tree    vfs.FS
 	mount   *fusefs.Mount
 
-	mu    sync.Mutex
-	known map[mail.Name]*knownMailbox
+	dir string // the state directory of the mount
+
+	mu       sync.Mutex
+	lastPeer string
+	known    map[mail.Name]*knownMailbox
 }
 
 var _ fusefs.Engine = (*port)(nil)
 
-func newPort(o Options, j *journal.Journal, e *mirror.Engine, tree vfs.FS) *port {
-	return &port{o: o, journal: j, engine: e, tree: tree, known: make(map[mail.Name]*knownMailbox)}
+func newPort(o Options, dir string, j *journal.Journal, e *mirror.Engine, tree vfs.FS) *port {
+	return &port{o: o, dir: dir, journal: j, engine: e, tree: tree, known: make(map[mail.Name]*knownMailbox)}
 }
 
 // Mailbox implements [fusefs.Engine].
@@ -106,7 +111,7 @@ func (p *port) mailbox(ctx context.Context, name mail.Name) (*knownMailbox, erro
 	}
 	k := &knownMailbox{rounds: rounds, mails: make(map[string]fusefs.Meta)}
 	err := p.withMailbox(ctx, name, func(s store.Store, mb store.Mailbox) error {
-		bases, err := s.Base(ctx, p.o.Pair.Options.PeerName)
+		bases, err := s.Base(ctx, p.peer())
 		if err != nil {
 			return err
 		}
@@ -126,6 +131,26 @@ func (p *port) mailbox(ctx context.Context, name mail.Name) (*knownMailbox, erro
 	}
 	p.known[name] = k
 	return k, nil
+}
+
+// peer is the name of the other side in the store. It is kept beside the journal, so that it is known before the first round
+// of a daemon that starts without its remote.
+func (p *port) peer() string {
+	file := filepath.Join(p.dir, "peer")
+	if name := p.engine.Status().Peer; name != "" {
+		if name != p.lastPeer {
+			if err := os.WriteFile(file, []byte(name), 0o600); err != nil {
+				p.o.Logger.Warn("remembering the other side", "err", err)
+			}
+			p.lastPeer = name
+		}
+		return name
+	}
+	name, err := os.ReadFile(file)
+	if err != nil {
+		return "" // there was no round yet
+	}
+	return string(name)
 }
 
 // withMailbox opens a mailbox of the backing store, outside of rounds.

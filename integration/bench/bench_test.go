@@ -1,4 +1,4 @@
-// Package bench measures what issue trackers and README claim: speed beside cp, doveadm and mbsync, memory by wait4, and how
+// Package bench measures what dsyncfs claims: speed beside cp, doveadm and mbsync, memory by wait4, and how
 // both grow. Every figure is a ratio within one run, or a number of bytes, so that it means the same on another machine.
 //
 // `make bench` runs it and prints a table; a figure that misses its goal is marked, and fails nothing.

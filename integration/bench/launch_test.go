@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -37,6 +38,7 @@ func TestMain(m *testing.M) {
 // launcher runs a command with our standard streams and returns its exit status.
 func launcher(report string, args []string) int {
 	os.Unsetenv(launch)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM) // its child gets it too, and is waited for
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	start := time.Now()

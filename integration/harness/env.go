@@ -154,11 +154,11 @@ func (r Result) Says(texts ...string) Result {
 	return r
 }
 
-// ClearError fails the test unless stderr is what a person can use: a line or a few, each with its sender, no dump.
+// ClearError fails the test unless stderr is what a person can use: a line for each thing that is wrong, with its sender, and no dump.
 func (r Result) ClearError() Result {
 	r.tb.Helper()
 	lines := strings.Split(strings.TrimSuffix(r.Stderr, "\n"), "\n")
-	if len(lines) > 4 {
+	if len(lines) > 8 {
 		r.tb.Errorf("dsyncfs %s: %d lines of error:\n%s", strings.Join(r.Args, " "), len(lines), head(r.Stderr, 3000))
 	}
 	for _, line := range lines {

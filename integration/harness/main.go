@@ -28,7 +28,7 @@ func runDir() (string, error) {
 	return run.dir, run.err
 }
 
-// Main is TestMain: it checks that the programs the tests need are there, runs them, and fails the run if a mount or a
+// Main is TestMain: it checks that the programs the tests need are there, builds dsyncfs, runs the tests, and fails the run if a mount or a
 // process of it is left over. It returns the exit status.
 func Main(m *testing.M) int {
 	if err := checkPrograms(); err != nil {
@@ -36,6 +36,9 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	dir, err := runDir()
+	if err == nil {
+		_, err = buildBinary()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

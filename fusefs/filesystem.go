@@ -312,7 +312,7 @@ func (f *fileSystem) dirFD(id inode.ID) (*descriptor, error) {
 		unix.Close(fd)
 		return nil, syscall.ESTALE
 	}
-	return f.dirFDs.put(id, fd, false), nil
+	return f.keep(f.dirFDs, id, ino, fd, false)
 }
 
 // close lets go of everything once no more requests come.

@@ -177,6 +177,7 @@ func (f *fileSystem) dropIfUnused(id inode.ID) {
 	if d := f.dirs[id]; d != nil {
 		f.dropPlace(d)
 		f.unload(d)
+		f.pastNames.forgetDir(id)
 		delete(f.dirs, id)
 	}
 	f.dropAlias(id)
@@ -271,7 +272,18 @@ func (f *fileSystem) openNamed(id inode.ID, write bool) (*descriptor, error) {
 		unix.Close(fd)
 		return nil, syscall.ESTALE
 	}
-	return f.files.put(id, fd, write), nil
+	return f.keep(f.files, id, ino, fd, write)
+}
+
+// keep puts a fresh descriptor into a cache, unless the node was given up meanwhile and its ID is another's.
+func (f *fileSystem) keep(c *descriptors, id inode.ID, ino uint64, fd int, write bool) (*descriptor, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.table.Get(id); n == nil || n.Ino != ino {
+		unix.Close(fd)
+		return nil, syscall.ESTALE
+	}
+	return c.put(id, fd, write), nil
 }
 
 // openReadOnlyFile opens for writing a file whose mode forbids it. The kernel allowed the program to write when it opened

@@ -189,6 +189,43 @@ func TestAMergedFlagChangeTellsTheKernelWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+// A node of a directory that is gone is used again. What its mails were once called must not be found in the next one.
+func TestPastNamesEndWithTheirDirectory(t *testing.T) {
+	r := newRaw(t)
+	var cur [2]uint64
+	for i := range cur {
+		box := filepath.Join(r.dir, ".Box")
+		if err := errors.Join(os.Mkdir(box, 0o755), os.Mkdir(box+"/cur", 0o755), os.WriteFile(box+"/cur/a:2,", nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		parent := r.walk(".Box")
+		out, _ := r.lookup(parent, "cur", 0)
+		cur[i] = out.NodeId
+		if out, _ := r.lookup(cur[i], "a:2,S", 2); out.NodeId != 0 {
+			t.Error("a name that never was is found")
+		}
+		r.rename(cur[i], "a:2,", cur[i], "a:2,S", 1)
+		r.rename(cur[i], "a:2,S", cur[i], "a:2,F", 1)
+		h := header(cur[i], 1)
+		if st := r.Unlink(nil, &h, "a:2,F"); st != fuse.OK {
+			t.Fatal(st)
+		}
+		h = header(parent, 1)
+		if st := r.Rmdir(nil, &h, "cur"); st != fuse.OK {
+			t.Fatal(st)
+		}
+		h = header(fuse.FUSE_ROOT_ID, 1)
+		if st := r.Rmdir(nil, &h, ".Box"); st != fuse.OK {
+			t.Fatal(st)
+		}
+		r.Forget(cur[i], 1)
+		r.Forget(parent, 1)
+	}
+	if cur[0] != cur[1] {
+		t.Fatalf("nodes %d and %d: the test tests nothing", cur[0], cur[1])
+	}
+}
+
 func TestNothingIsLeftBehind(t *testing.T) {
 	r := newRaw(t)
 	r.walk("tmp")

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"container/list"
+	"maps"
 	"strconv"
 	"time"
 
@@ -42,7 +43,6 @@ type pastName struct {
 	key  nameKey
 	pid  uint32 // thread of the program; 0 for the engine
 	when time.Time
-	node inode.ID // the alias, 0 if the kernel knows none
 }
 
 // pastNames remembers names that mails had. It is guarded by fileSystem.mu.
@@ -72,6 +72,16 @@ func (p *pastNames) add(dir inode.ID, name string, pid uint32) {
 
 func (p *pastNames) expired(e *list.Element) bool {
 	return e != nil && p.now().Sub(e.Value.(*pastName).when) > p.age
+}
+
+// forgetDir forgets all names in a directory that is gone: its ID may be that of another one day.
+func (p *pastNames) forgetDir(dir inode.ID) {
+	for key := range p.byKey {
+		if key.dir == dir {
+			p.remove(key)
+		}
+	}
+	maps.DeleteFunc(p.alias, func(key nameKey, _ inode.ID) bool { return key.dir == dir })
 }
 
 func (p *pastNames) remove(key nameKey) {

@@ -84,6 +84,7 @@ func (t *Table) Enter(d *Dir, name string, id ID) {
 	} else if old != 0 {
 		t.Leave(d, name)
 	}
+	t.DropName(id, d.id, name) // known by this name while the directory was not in memory
 	d.last++
 	t.insert(d, Link{d.id, name, d.last}, id)
 	d.order = append(d.order, slot{d.last, id})

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -343,8 +342,6 @@ func openFDs(t *testing.T) int {
 	}
 	return len(entries)
 }
-
-func isErrno(err error, want syscall.Errno) bool { return errors.Is(err, want) }
 
 // stuckAfter is longer than any test of one mount takes.
 const stuckAfter = 3 * time.Minute

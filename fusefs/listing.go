@@ -271,11 +271,11 @@ func (f *fileSystem) listMail(d *directory, fd *descriptor, pos uint32, size int
 		f.fetchAttrs(fd, entries)
 	}
 	for _, e := range entries {
-		name, ok := e.Name, true
 		if d.names == nil {
 			return
 		}
-		if name, ok = f.table.At(d.names, e); !ok {
+		name, ok := f.table.At(d.names, e)
+		if !ok {
 			continue
 		}
 		n := f.table.Get(e.ID)

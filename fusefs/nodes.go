@@ -162,11 +162,11 @@ func (f *fileSystem) dropName(d *directory, name string, id inode.ID) {
 	}
 }
 
-// dropIfUnused gives up a node that the kernel does not know and nobody holds, unless it is a name of a mail directory or
+// dropIfUnused gives up a node that neither the kernel nor an alias needs, unless it is a name of a mail directory or
 // a directory.
 func (f *fileSystem) dropIfUnused(id inode.ID) {
 	n := f.table.Get(id)
-	if n == nil || n.Lookups > 0 || n.Is(inode.Held) {
+	if n == nil || n.Lookups > 0 {
 		return
 	}
 	if n.Name != "" {

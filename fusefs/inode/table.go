@@ -27,7 +27,6 @@ const (
 	HasAttr Flags = 1 << iota // the attributes are known, not only number and type
 	Alias                     // stands for another node under a name that this no longer has
 	Indexed                   // found by its inode number
-	Held                      // somebody but the kernel needs it: it stays when the kernel forgets
 	Linked                    // further names are kept aside
 	live                      // the slot is in use
 	seen                      // mark of a scan

@@ -175,6 +175,7 @@ func (l *loop) step(ctx context.Context) {
 	}
 	if why.full || why.request != nil {
 		l.lastFull = time.Now()
+		l.noteFull(l.lastFull)
 	}
 	l.follow = why.local || out.Desync
 }

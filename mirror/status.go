@@ -98,6 +98,13 @@ func (e *Engine) end(start roundStart, out brain.Outcome, err error) {
 	}
 }
 
+// noteFull remembers when everything was looked at.
+func (e *Engine) noteFull(at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.status.LastFull = at
+}
+
 // noteError remembers why the remote is away and logs it once.
 func (e *Engine) noteError(err error) {
 	e.mu.Lock()

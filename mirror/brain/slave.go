@@ -32,13 +32,23 @@ func NewSlave(o Options, open func(context.Context) (store.Store, error), watch 
 func (s *Slave) Serve(ctx context.Context, p Peer) error {
 	c := newConversation(p)
 	defer c.close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var changes <-chan struct{}
 	first, err := expect[*item.Handshake](ctx, c, "the handshake")
 	for err == nil {
+		if changes == nil && first.Live && first.Dsyncfs > 0 && s.changed != nil {
+			// Before the store is looked at: what changes after that look is not missed.
+			if changes, err = s.changed(ctx); err != nil {
+				s.o.Logger.Warn("the store cannot be watched", "err", err)
+			}
+		}
+		drain(changes)
 		var live bool
-		if live, err = s.round(ctx, c, first); err != nil || !live {
+		if live, err = s.round(ctx, c, first, changes != nil); err != nil || !live {
 			break
 		}
-		first, err = s.idle(ctx, c)
+		first, err = s.idle(ctx, c, changes)
 		if first == nil && err == nil {
 			return nil
 		}
@@ -47,6 +57,14 @@ func (s *Slave) Serve(ctx context.Context, p Peer) error {
 		return err
 	}
 	return s.awaitEOF(ctx, c)
+}
+
+// drain forgets a change that the next look at the store will see anyway.
+func drain(changes <-chan struct{}) {
+	select {
+	case <-changes:
+	default:
+	}
 }
 
 // awaitEOF keeps the process alive until the master closed: a stock master whose slave exits before its last word was read
@@ -66,13 +84,7 @@ func (s *Slave) awaitEOF(ctx context.Context, c *conversation) error {
 }
 
 // idle waits for the next round and meanwhile wakes the master when the store changes. Nil and no error: the master left.
-func (s *Slave) idle(ctx context.Context, c *conversation) (*item.Handshake, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	changes, err := s.changed(ctx)
-	if err != nil {
-		return nil, err
-	}
+func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct{}) (*item.Handshake, error) {
 	c.idle(true)
 	defer c.idle(false)
 	for {
@@ -108,9 +120,9 @@ func (s *Slave) idle(ctx context.Context, c *conversation) (*item.Handshake, err
 }
 
 // round answers one round. live says that another may follow.
-func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake) (live bool, err error) {
+func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake, watched bool) (live bool, err error) {
 	r := &round{Options: s.o, h: h, peer: h, dir: directionOf(h, false), c: c}
-	live = r.ours() && h.Live && s.changed != nil
+	live = r.ours() && h.Live && watched
 	if err := r.serve(ctx, s.open, live); err != nil {
 		return false, r.fail(err)
 	}

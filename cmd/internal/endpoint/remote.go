@@ -181,11 +181,12 @@ func (r *Remote) Rehearse() (func() error, error) {
 // watchFunc returns how to watch the store between rounds.
 func (l *Local) watchFunc() func(context.Context) (<-chan struct{}, error) {
 	return func(ctx context.Context) (<-chan struct{}, error) {
-		w, err := watch.Maildir(ctx, l.Path, l.log, nil)
-		if err != nil {
-			return nil, err
+		if l.FS == nil { // a new location
+			if err := l.makeDir(); err != nil {
+				return nil, err
+			}
 		}
-		return w, nil
+		return watch.Maildir(ctx, l.Path, l.log, nil)
 	}
 }
 

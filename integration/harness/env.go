@@ -110,11 +110,23 @@ func (e *Env) Run(args ...string) Result {
 	return e.run(Binary(e.TB), args...)
 }
 
+// RunAs is Run as another user; only root can.
+func (e *Env) RunAs(uid uint32, args ...string) Result {
+	e.TB.Helper()
+	return e.runAs(&syscall.Credential{Uid: uid, Gid: uid}, Binary(e.TB), args...)
+}
+
 func (e *Env) run(program string, args ...string) Result {
+	e.TB.Helper()
+	return e.runAs(nil, program, args...)
+}
+
+func (e *Env) runAs(who *syscall.Credential, program string, args ...string) Result {
 	e.TB.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := e.Command(ctx, program, args...)
+	cmd.SysProcAttr.Credential = who
 	cmd.Cancel = func() error { return syscall.Kill(cmd.Process.Pid, syscall.SIGQUIT) } // shows where it hangs
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -79,7 +79,7 @@ func (m Maildir) mailboxDirs(tb testing.TB) map[string]string {
 		if err != nil || !e.IsDir() || path == m.Path {
 			return err
 		}
-		if base := e.Name(); base == "cur" || base == "new" || base == "tmp" || base[0] == '.' {
+		if base := e.Name(); base == "cur" || base == "new" || base == "tmp" || strings.HasPrefix(base, ".temp.") {
 			return fs.SkipDir
 		}
 		if _, err := os.Stat(filepath.Join(path, "cur")); err == nil {

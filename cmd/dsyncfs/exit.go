@@ -21,6 +21,9 @@ const (
 	exitInterrupt = 130
 )
 
+// errInterrupted is what a run ends with that a signal stopped; what went wrong because of it is of no interest.
+var errInterrupted = errors.New("interrupted")
+
 // statusError is an error with an exit status of its own. A nil cause prints nothing.
 type statusError struct {
 	status int

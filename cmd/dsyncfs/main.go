@@ -32,6 +32,9 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	code := exitStatus(err)
+	if err != nil && ctx.Err() != nil {
+		code, err = exitInterrupt, errInterrupted
+	}
 	if msg := message(err); msg != "" {
 		fmt.Fprintf(stderr, "dsyncfs: %s\n", msg)
 	}

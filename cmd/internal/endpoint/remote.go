@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -108,7 +109,7 @@ func (r *Remote) Dial(ctx context.Context) (brain.Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := dsync.NewPeer(conn, dsync.Options{Name: r.Name, Timeout: r.cfg.Timeout, Logger: r.log})
+	p := dsync.NewPeer(gentleConn{conn}, dsync.Options{Name: r.Name, Timeout: r.cfg.Timeout, Logger: r.log})
 	peer := &streamPeer{Peer: p, conn: conn, name: r.Name, timeout: r.cfg.Timeout}
 	if err := p.Handshake(ctx); err != nil {
 		err = peer.explain(err)
@@ -218,6 +219,28 @@ func (p *localPeer) Close() error {
 		p.cancel()
 	})
 	return err
+}
+
+// farewell is how long a remote program gets to end by itself once its input is closed.
+const farewell = 2 * time.Second
+
+// gentleConn lets the remote program end by itself before it is ended.
+type gentleConn struct{ remote.Conn }
+
+func (c gentleConn) Close() error {
+	if c.CloseWrite() == nil {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = c.Wait()
+		}()
+		select {
+		case <-ended:
+		case <-time.After(farewell):
+		}
+		defer func() { <-ended }() // Close makes both end
+	}
+	return c.Conn.Close()
 }
 
 // streamPeer names the other side in errors and ends its program when closed.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -45,4 +46,35 @@ func (r *Remote) StateHome() string { return filepath.Join(r.Home, "state") }
 // Options are the settings with which it can be reached.
 func (r *Remote) Options() []string {
 	return []string{"-o", "identity=" + r.ClientKeyFile, "-o", "known_hosts=" + r.KnownHostsFile}
+}
+
+// Servers are the processes of this environment that run as a dsync server.
+func (e *Env) Servers() []int {
+	var pids []int
+	for _, p := range markedProcesses(e.Dir) {
+		if strings.Contains(p.Command, "dsync-server") {
+			pids = append(pids, p.PID)
+		}
+	}
+	return pids
+}
+
+// Sessions are the processes of sshd that serve a connection now, without the one that listens.
+func (r *Remote) Sessions() []int {
+	var pids []int
+	for pid := range strings.FieldsSeq(r.env.children(r.PID)) {
+		if n, err := strconv.Atoi(pid); err == nil {
+			pids = append(pids, n)
+		}
+	}
+	return pids
+}
+
+func (e *Env) children(pid int) string {
+	e.TB.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		e.TB.Fatal(err)
+	}
+	return string(text)
 }

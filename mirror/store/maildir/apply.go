@@ -438,12 +438,22 @@ func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (there bool, 
 			return err
 		} // a file system without links keeps none
 		dir, name = a.m.ns.of(file)
+		a.touched(file)
 		return dir.Remove(name)
 	})
 	if errors.Is(err, errGone) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// touched notes that the directory of a file has to be synced.
+func (a *apply) touched(file string) {
+	if file[:4] == "cur/" {
+		a.sync.cur = true
+	} else {
+		a.sync.new = true
+	}
 }
 
 // errGone says that a file is not there under any name.
@@ -505,6 +515,7 @@ func (a *apply) rename(ctx context.Context, r *store.MessageRecord, delta mail.D
 				return err
 			}
 			a.sync.cur = true
+			a.touched(file)
 		}
 		changed = mail.DeltaBetween(r.Flags, r.Keywords, flags, keywords)
 		r.File, r.Flags, r.Keywords = target, flags, keywords

@@ -1,0 +1,148 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"dsyncfs/mirror/vfs"
+)
+
+// History is all that happens in one simulation. The same history gives the same course.
+type History struct {
+	Replicas []string // the layout of each: "++" or "fs". The first one is the master of the others, or their slave
+	Steps    []Step
+}
+
+// Step is one thing that happens. Seed decides what its op leaves open.
+type Step struct {
+	Op   string // of users, or "sync"
+	Side int    // the replica; for a sync: which of the others the first one is connected with
+	Seed uint64
+
+	// Of a sync.
+	Type     string `json:",omitempty"` // "f", "c", "s" as in the handshake
+	Reversed bool   `json:",omitempty"` // the other one is the master
+	Wire     bool   `json:",omitempty"` // through the wire format
+	Cut      int    `json:",omitempty"` // the link is cut after so many items; over the wire so many times 40 bytes
+	Users    int    `json:",omitempty"` // ops of users during the sync
+	Fault    *Fault `json:",omitempty"`
+
+	// Of a sync that finds that mails are gone: the user has them restored, instead of confirming.
+	Restore bool `json:",omitempty"`
+}
+
+// Fault is what goes wrong with one of the two replicas of a sync.
+type Fault struct {
+	Second bool   `json:",omitempty"` // with the slave
+	What   string // crash, eio, enospc, eintr, late (done, but EIO), full (no space from then on), reads
+	At     int    `json:",omitempty"` // the operation, counting those that change something
+	Loss   int    `json:",omitempty"` // of a crash: a vfs.Loss
+	Reads  int    `json:",omitempty"` // one of so many reads fails
+	Seed   uint64 `json:",omitempty"`
+}
+
+// String is one step a line, to be read by [ParseHistory].
+func (h History) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n", strings.Join(h.Replicas, " "))
+	for _, s := range h.Steps {
+		line, err := json.Marshal(s)
+		if err != nil {
+			panic(err) // there is nothing in it that cannot be encoded
+		}
+		fmt.Fprintf(&b, "%s\n", line)
+	}
+	return b.String()
+}
+
+// ParseHistory reads what String wrote.
+func ParseHistory(text string) (h History, err error) {
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		line = strings.TrimSpace(line)
+		if h.Replicas == nil {
+			h.Replicas = strings.Fields(line)
+			continue
+		}
+		var s Step
+		if err := json.Unmarshal([]byte(line), &s); err != nil {
+			return h, fmt.Errorf("step %q: %w", line, err)
+		}
+		h.Steps = append(h.Steps, s)
+	}
+	return h, nil
+}
+
+// userOps are the things that users do, as often as they are listed.
+var userOps = strings.Fields(`deliver deliver deliver deliver deliver burst see see flag flag flag keyword keyword keyword manykeywords
+	expunge expunge expunge move move move copy copy create create rename rename delete recreate subscribe subscribe unsubscribe
+	loselist resetvalidity edit clock wait wait forget crash empty`)
+
+// calmOps are those after which nothing may come back.
+var calmOps = strings.Fields(`deliver deliver deliver deliver deliver burst see see flag flag flag keyword keyword keyword manykeywords
+	expunge expunge expunge move move move copy copy create rename subscribe unsubscribe wait`)
+
+// Generate makes a history of a seed.
+func Generate(seed uint64) History {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	layout := func() string {
+		if rng.IntN(4) == 0 {
+			return "fs"
+		}
+		return "++"
+	}
+	h := History{Replicas: []string{layout(), layout()}}
+	if rng.IntN(5) == 0 {
+		h.Replicas = append(h.Replicas, layout())
+	}
+	ops, faults := userOps, true
+	if rng.IntN(4) == 0 {
+		ops, faults = calmOps, false
+	}
+	n := 12 + rng.IntN(60)
+	for len(h.Steps) < n {
+		if rng.IntN(6) == 0 {
+			h.Steps = append(h.Steps, generateSync(rng, len(h.Replicas), faults))
+			continue
+		}
+		op := ops[rng.IntN(len(ops))]
+		h.Steps = append(h.Steps, Step{Op: op, Side: rng.IntN(len(h.Replicas)), Seed: rng.Uint64()})
+	}
+	return h
+}
+
+func generateSync(rng *rand.Rand, replicas int, faults bool) Step {
+	s := Step{Op: "sync", Side: 1 + rng.IntN(replicas-1), Seed: rng.Uint64()}
+	s.Type = []string{"s", "s", "s", "f", "c"}[rng.IntN(5)]
+	s.Reversed = rng.IntN(4) == 0
+	s.Wire = rng.IntN(4) == 0
+	s.Restore = rng.IntN(4) == 0
+	if rng.IntN(4) == 0 {
+		s.Users = 1 + rng.IntN(6)
+	}
+	if !faults {
+		return s
+	}
+	if rng.IntN(6) == 0 {
+		s.Cut = 1 + rng.IntN(90)
+	}
+	if rng.IntN(2) == 0 {
+		s.Fault = generateFault(rng)
+	}
+	return s
+}
+
+func generateFault(rng *rand.Rand) *Fault {
+	f := &Fault{Second: rng.IntN(2) == 0, Seed: rng.Uint64()}
+	f.What = []string{"crash", "crash", "crash", "crash", "eio", "enospc", "eintr", "late", "full", "reads"}[rng.IntN(10)]
+	if f.What == "reads" {
+		f.Reads = 1 << (3 + rng.IntN(6))
+		return f
+	}
+	f.At = 1 + rng.IntN(1<<(2+rng.IntN(7)))
+	if f.What == "crash" {
+		f.Loss = rng.IntN(int(vfs.LoseAny) + 1)
+	}
+	return f
+}

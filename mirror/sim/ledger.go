@@ -1,0 +1,77 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// ledger is what users did to each mail, by its content, on any replica.
+type ledger struct {
+	n        int
+	contents map[string]*entry
+}
+
+// entry is one content. It is owed, that is, it must not be lost, while users made it appear more often than they removed it.
+type entry struct {
+	n       int
+	puts    int // deliveries, copies, the far ends of moves
+	removes int // expunges, the near ends of moves, deletions of its mailbox
+	root    int // the content that it was before users edited it
+	became  []*entry
+}
+
+func newLedger() *ledger { return &ledger{contents: make(map[string]*entry)} }
+
+// fresh makes a content that was never there.
+func (l *ledger) fresh(size int, crlf bool) string {
+	l.n++
+	end := "\n"
+	if crlf {
+		end = "\r\n"
+	}
+	text := fmt.Sprintf("Subject: mail %d%sMessage-ID: <%d@sim>%s%s", l.n, end, l.n, end, end)
+	for i := 0; len(text) < size; i++ {
+		text += fmt.Sprintf(".line %d of mail %d%s", i, l.n, end)
+	}
+	l.contents[text] = &entry{n: l.n, root: l.n}
+	return text
+}
+
+func (l *ledger) put(content string) {
+	if e := l.contents[content]; e != nil {
+		e.puts++
+	}
+}
+
+func (l *ledger) remove(content string) {
+	if e := l.contents[content]; e != nil {
+		e.remove()
+	}
+}
+
+func (e *entry) remove() {
+	e.removes++
+	for _, b := range e.became {
+		b.remove()
+	}
+}
+
+// owed reports whether the mail must be somewhere.
+func (e *entry) owed() bool { return e.puts > e.removes }
+
+// all returns the contents in the order in which they were made.
+func (l *ledger) all() []string {
+	return slices.SortedFunc(maps.Keys(l.contents), func(a, b string) int { return l.contents[a].n - l.contents[b].n })
+}
+
+// edited says that a user wrote another content in the place of one. Until a full sync finds out, the other side knows only
+// the old mail, so what becomes of that becomes of the new one.
+func (l *ledger) edited(old, content string) {
+	l.remove(old)
+	l.put(content)
+	if o, e := l.contents[old], l.contents[content]; o != nil && e != nil {
+		e.root = o.root
+		o.became = append(o.became, e)
+	}
+}

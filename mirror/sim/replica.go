@@ -1,0 +1,233 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"dsyncfs/mirror/brain"
+	"dsyncfs/mirror/guard"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+	"dsyncfs/mirror/store/maildir"
+	"dsyncfs/mirror/vfs"
+)
+
+// replica is one location: a disk with a Maildir, the memory of the store, and what goes wrong with both.
+type replica struct {
+	w      *world
+	name   string
+	layout maildir.Layout
+	disk   *vfs.Mem
+	fault  *vfs.Fault
+	cat    *catalog
+	locks  *maildir.Locks
+	pid    int
+	random io.Reader
+	offset time.Duration // of its clock
+	born   bool          // the Maildir was there once, so that nobody may make it again
+
+	witnessed map[witnessed]bool // what was removed through a mount
+
+	mu      sync.Mutex
+	plan    Fault
+	ops     int            // that changed something, in this round
+	reads   map[string]int // how often, by operation
+	dead    bool
+	crashed *vfs.Mem // what the crash left
+	hit     bool     // the fault came to pass
+}
+
+type witnessed struct {
+	mailbox mail.Name
+	base    string
+}
+
+// errDead is what a process gets that does not run any more.
+var errDead = errors.New("the process has ended")
+
+func newReplica(w *world, name string, layout maildir.Layout) *replica {
+	r := &replica{w: w, name: name, layout: layout, pid: firstPID, witnessed: make(map[witnessed]bool)}
+	r.random = rand.NewChaCha8(w.seed32("random " + name))
+	r.disk = vfs.NewMem(r.now)
+	r.boot(r.disk)
+	r.forget()
+	return r
+}
+
+// firstPID is beyond what Linux gives, so that a lock of an earlier life has a dead owner.
+const firstPID = 1 << 24
+
+// boot starts a new life on a disk.
+func (r *replica) boot(disk *vfs.Mem) {
+	r.disk, r.dead, r.crashed, r.plan = disk, false, nil, Fault{}
+	r.fault = vfs.NewFault(disk, r.decide)
+	r.pid++
+	r.locks = maildir.NewLocks(maildir.LockOptions{Hostname: r.name, PID: r.pid, Now: r.now})
+}
+
+// forget loses the memory of the store.
+func (r *replica) forget() {
+	var b [8]byte
+	io.ReadFull(r.random, b[:])
+	epoch := uint64(1)
+	for _, c := range b {
+		epoch = epoch<<8 | uint64(c)
+	}
+	r.cat = newCatalog(epoch, func() error { return r.decide(vfs.Op{Name: "commit"}) })
+}
+
+func (r *replica) now() time.Time { return time.Now().Add(r.offset) }
+
+// begin arms a fault for a round.
+func (r *replica) begin(f Fault) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.plan, r.ops, r.reads, r.hit = f, 0, make(map[string]int), false
+}
+
+// end disarms it. What became of it can still be asked.
+func (r *replica) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.plan = Fault{}
+}
+
+// isDead reports whether the process has ended in this round.
+func (r *replica) isDead() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dead
+}
+
+// decide says what becomes of an operation. It is called by all goroutines of the replica.
+func (r *replica) decide(op vfs.Op) error {
+	if !op.Changes() {
+		return r.decideRead(op)
+	}
+	if yields(op) {
+		r.w.sched.yield(r.name + " " + op.Name + " " + op.Path + " " + op.To)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dead {
+		return errDead
+	}
+	r.ops++
+	f := &r.plan
+	switch {
+	case f.At == 0 || r.ops < f.At:
+		return nil
+	case r.ops > f.At:
+		if f.What == "full" && grows(op) {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	r.hit = true
+	r.w.note("%s: %s at operation %d: %s %s %s", r.name, f.What, f.At, op.Name, op.Path, op.To)
+	switch f.What {
+	case "crash":
+		r.dead, r.crashed = true, r.disk.Crash(vfs.Loss(f.Loss), f.Seed)
+		return errDead
+	case "full":
+		if grows(op) {
+			return syscall.ENOSPC
+		}
+		return nil
+	case "late":
+		return vfs.Late(syscall.EIO)
+	}
+	return errnos[f.What]
+}
+
+var errnos = map[string]error{"eio": syscall.EIO, "enospc": syscall.ENOSPC, "eintr": syscall.EINTR}
+
+// grows reports whether an operation needs space on the disk.
+func grows(op vfs.Op) bool {
+	switch op.Name {
+	case "create", "write", "mkdir", "link", "rename", "commit":
+		return true
+	}
+	return false
+}
+
+// yields reports whether others may act before an operation: those that programs can see. It leaves out what the store does
+// while it holds a mutex that its sending and its receiving half share.
+func yields(op vfs.Op) bool {
+	switch op.Name {
+	case "rename", "link", "sync", "syncdir", "syncfs", "commit":
+		return true
+	case "remove":
+		return !strings.Contains(op.Path, "tmp/") && !strings.HasSuffix(op.Path, ".lock")
+	case "write":
+		return !strings.HasSuffix(op.Path, ".lock")
+	}
+	return false
+}
+
+// decideRead fails some reads, the same ones whoever comes first.
+func (r *replica) decideRead(op vfs.Op) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dead {
+		return errDead
+	}
+	if r.plan.Reads == 0 || op.Name == "close" {
+		return nil
+	}
+	key := op.Name + " " + op.Path
+	r.reads[key]++
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s %d %d", key, r.reads[key], r.plan.Seed)
+	if h.Sum64()%uint64(r.plan.Reads) != 0 {
+		return nil
+	}
+	r.hit = true
+	r.w.note("%s: EIO at %s", r.name, key)
+	return syscall.EIO
+}
+
+// open opens the store for a round.
+func (r *replica) open(ctx context.Context) (store.Store, error) {
+	s, err := maildir.Open(ctx, r.fault, r.cat, maildir.Options{
+		Layout: r.layout, Hostname: r.name, PID: r.pid, Clock: r.now, Rand: r.random, Locks: r.locks, Create: !r.born,
+	})
+	if err != nil {
+		return nil, err // not a nil *maildir.Store in an interface
+	}
+	r.born = true
+	return s, nil
+}
+
+// policy is small, so that few mails are many.
+var policy = guard.Policy{MaxMissingPercent: 20, MaxMissingMails: 6}
+
+func (r *replica) options(peer *replica) brain.Options {
+	return brain.Options{
+		Hostname: r.name, Side: r.name, PeerName: peer.name, Guard: policy,
+		Now:    func() int64 { return r.now().Unix() },
+		Logger: slog.New(slog.DiscardHandler),
+		Witness: func(box mail.Name, base string) bool {
+			return r.witnessed[witnessed{box, base}]
+		},
+	}
+}
+
+// recover starts the process anew after a crash.
+func (r *replica) recover() {
+	if r.dead {
+		r.boot(r.crashed)
+	}
+}
+
+// crash ends the process between two rounds.
+func (r *replica) crash(loss vfs.Loss, seed uint64) { r.boot(r.disk.Crash(loss, seed)) }

@@ -1,0 +1,71 @@
+package sim
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// seeds is how many histories a plain run of the tests tries.
+const seeds = 60
+
+// TestSim runs SIM_SEEDS histories (default 60) from SIM_SEED (default 1) on. SIM_SEEDS=1 SIM_SEED=n replays one; SIM_HISTORY
+// names a file with a history to be replayed as it is.
+func TestSim(t *testing.T) {
+	if file := os.Getenv("SIM_HISTORY"); file != "" {
+		replay(t, file)
+		return
+	}
+	first, n := envInt(t, "SIM_SEED", 1), envInt(t, "SIM_SEEDS", seeds)
+	for seed := first; seed < first+n; seed++ {
+		if h := Generate(uint64(seed)); Run(t, h) != nil {
+			report(t, seed, h)
+			return
+		}
+	}
+}
+
+func envInt(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// report shows what is wrong in the shortest history.
+func report(t *testing.T, seed int, h History) {
+	t.Helper()
+	h = Shrink(h, envInt(t, "SIM_SHRINK", 400), func(h History) bool { return Run(t, h) != nil })
+	err := Run(t, h)
+	var v *Violation
+	if !errors.As(err, &v) {
+		t.Fatalf("seed %d fails, but its shrunk history does not always; try SIM_SEED=%d SIM_SEEDS=1\n%s", seed, seed, h)
+	}
+	t.Fatalf("seed %d: %v\n\nhistory (SIM_HISTORY replays it from a file; SIM_SEED=%d SIM_SEEDS=1 the whole):\n%s\ncourse:\n%s",
+		seed, err, seed, h, strings.Join(v.Trace, "\n"))
+}
+
+func replay(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := ParseHistory(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	trace, err := run(t, h)
+	t.Log(strings.Join(trace, "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+}

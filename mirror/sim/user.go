@@ -1,0 +1,754 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/vfs"
+)
+
+// user acts on the files of a replica as mail programs do, past the store and past all faults.
+type user struct {
+	w   *world
+	r   *replica
+	rng *rand.Rand
+}
+
+// names are the mailboxes that users make.
+var names = []mail.Name{"Work", "Work/Lists", "Work/Lists/Old", "Ärger & Co", "Trash", "Sent"}
+
+// words are the keywords that users set; more than fit in the file names of a mailbox.
+var words = func() (out []string) {
+	for i := range 40 {
+		out = append(out, fmt.Sprintf("word%d", i))
+	}
+	return out
+}()
+
+// act does one thing. What is not possible at the moment is not done.
+func (w *world) act(r *replica, op string, seed uint64) error {
+	u := &user{w: w, r: r, rng: rand.New(rand.NewPCG(seed, 2))}
+	do := map[string]func() error{
+		"deliver": u.deliver, "burst": u.burst, "see": u.see, "flag": u.flag, "keyword": u.keyword, "manykeywords": u.manyKeywords,
+		"expunge": u.expunge, "move": u.move, "copy": u.copy, "create": u.create, "rename": u.rename, "delete": u.delete,
+		"recreate": u.recreate, "subscribe": u.subscribe, "unsubscribe": u.unsubscribe, "loselist": u.loseList,
+		"resetvalidity": u.resetValidity, "edit": u.edit, "empty": u.empty,
+	}[op]
+	if do == nil {
+		return fmt.Errorf("no op %q", op)
+	}
+	if !r.born && op != "deliver" && op != "create" {
+		return nil
+	}
+	err := do()
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+		return nil // it was not possible
+	}
+	return err
+}
+
+func (u *user) pick(n int) int { return u.rng.IntN(n) }
+
+// open opens a directory that it has to be possible to open.
+func (u *user) open(path string) (vfs.Dir, error) { return u.r.disk.OpenDir(path) }
+
+// boxes lists the mailboxes by name.
+func (u *user) boxes() ([]mail.Name, map[mail.Name]string, error) {
+	dirs, err := mailboxDirs(u.r.disk, u.r.layout)
+	return slices.Sorted(maps.Keys(dirs)), dirs, err
+}
+
+// anyBox picks a mailbox that is there.
+func (u *user) anyBox() (mail.Name, string, error) {
+	all, dirs, err := u.boxes()
+	if err != nil {
+		return "", "", err
+	}
+	name := all[u.pick(len(all))]
+	if u.pick(3) == 0 {
+		name = mail.Inbox
+	}
+	return name, dirs[name], nil
+}
+
+// found is a mail that was picked.
+type found struct {
+	box  mail.Name
+	dir  string // of the mailbox
+	file fileView
+}
+
+// anyMail picks a mail; ok is false if there is none.
+func (u *user) anyMail() (m found, ok bool, err error) {
+	all, dirs, err := u.boxes()
+	if err != nil {
+		return m, false, err
+	}
+	for range 3 {
+		name := all[u.pick(len(all))]
+		mails, err := u.mails(name, dirs[name])
+		if err != nil {
+			return m, false, err
+		}
+		if len(mails) > 0 {
+			return mails[u.pick(len(mails))], true, nil
+		}
+	}
+	return m, false, nil
+}
+
+func (u *user) mails(name mail.Name, dir string) (out []found, err error) {
+	b := &boxView{dir: dir}
+	for _, sub := range []string{"new", "cur"} {
+		if err := b.readFiles(u.r.disk, sub); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range b.files {
+		out = append(out, found{name, dir, f})
+	}
+	return out, nil
+}
+
+// maybeSync makes what happened in a directory durable, as about half of all programs do.
+func (u *user) maybeSync(dirs ...vfs.Dir) error {
+	if u.pick(2) == 0 {
+		return nil
+	}
+	return syncAll(dirs...)
+}
+
+func syncAll(dirs ...vfs.Dir) error {
+	for _, d := range dirs {
+		if err := d.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// base makes a unique name as delivery agents do.
+func (u *user) base(size int) string {
+	u.w.deliveries++
+	now := u.r.now()
+	b := fmt.Sprintf("%d.M%dP%d.%s", now.Unix(), u.w.deliveries, 100+u.pick(3), u.r.name)
+	switch u.pick(4) {
+	case 0:
+		b += fmt.Sprintf(",S=%d", size)
+	case 1:
+		b += fmt.Sprintf(",U=%d", u.pick(50)) // mbsync's
+	}
+	return b
+}
+
+func (u *user) deliver() error { return u.deliverSome(1) }
+
+// burst delivers so many that the guard cares.
+func (u *user) burst() error { return u.deliverSome(8 + u.pick(8)) }
+
+func (u *user) deliverSome(n int) error {
+	if !u.r.born {
+		if err := u.makeBox("", mail.Inbox); err != nil {
+			return err
+		}
+		u.r.born = true
+	}
+	_, dir, err := u.anyBox()
+	if err != nil {
+		return err
+	}
+	for range n {
+		size := 80 + u.pick(200)
+		if u.pick(10) == 0 {
+			size = 1000 + u.pick(40_000)
+		}
+		if err := u.deliverOne(dir, u.w.ledger.fresh(size, u.pick(3) == 0)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deliverOne is tmp, fsync, rename, fsync: a mail that was accepted is on disk.
+func (u *user) deliverOne(dir, content string) error {
+	if err := u.makeSubdirs(dir); err != nil {
+		return err
+	}
+	tmp, err := u.open(join(dir, "tmp"))
+	if err != nil {
+		return err
+	}
+	to, name := "new", u.base(len(content))
+	if u.pick(4) == 0 {
+		to = "cur" // an append by a reader
+	}
+	d, err := u.open(join(dir, to))
+	if err != nil {
+		return err
+	}
+	if err := u.write(tmp, name, content); err != nil {
+		return err
+	}
+	received := u.r.now().Add(-time.Duration(u.pick(1_000_000)) * time.Second)
+	if u.pick(2) == 0 {
+		received = u.r.now()
+	}
+	if err := tmp.SetTimes(name, received); err != nil {
+		return err
+	}
+	final := name
+	if to == "cur" {
+		final += ":2," + []string{"", "S", "FS", "DS"}[u.pick(4)]
+	}
+	if err := tmp.Rename(name, d, final); err != nil {
+		return err
+	}
+	u.w.ledger.put(content)
+	return d.Sync()
+}
+
+// write makes a file whose bytes are on disk.
+func (u *user) write(dir vfs.Dir, name, content string) error {
+	f, err := dir.Create(name, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write([]byte(content)); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// makeSubdirs makes what is missing, durably.
+func (u *user) makeSubdirs(dir string) error {
+	d, err := u.open(dir)
+	if err != nil {
+		return err
+	}
+	for _, sub := range []string{"cur", "new", "tmp"} {
+		if err := d.Mkdir(sub, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return d.Sync()
+}
+
+// see moves a mail from new/ to cur/, as a reader that opens the mailbox.
+func (u *user) see() error {
+	m, ok, err := u.anyMail()
+	if err != nil || !ok || m.file.sub != "new" {
+		return err
+	}
+	f := m.file.FileName
+	f.HasInfo = true
+	if u.pick(2) == 0 {
+		f.Flags |= mail.FlagSeen
+	}
+	return u.renameMail(m, f)
+}
+
+// renameMail gives a mail other flags.
+func (u *user) renameMail(m found, f mail.FileName) error {
+	from, err := u.open(join(m.dir, m.file.sub))
+	if err != nil {
+		return err
+	}
+	to, err := u.open(join(m.dir, "cur"))
+	if err != nil {
+		return err
+	}
+	f.HasInfo = true
+	if err := from.Rename(m.file.name, to, f.String()); err != nil {
+		return err
+	}
+	return u.maybeSync(from, to)
+}
+
+func (u *user) flag() error {
+	m, ok, err := u.anyMail()
+	if err != nil || !ok {
+		return err
+	}
+	f := m.file.FileName
+	f.Flags ^= mail.Flags(1 << u.pick(5))
+	return u.renameMail(m, f)
+}
+
+// keyword toggles a keyword, which gets a letter if there is one left.
+func (u *user) keyword() error {
+	m, ok, err := u.anyMail()
+	if err != nil || !ok {
+		return err
+	}
+	letter, err := u.letter(m.dir, words[u.pick(len(words))])
+	if err != nil || letter < 0 {
+		return err
+	}
+	f := m.file.FileName
+	f.Letters ^= 1 << letter
+	return u.renameMail(m, f)
+}
+
+// manyKeywords fills the table of keywords of a mailbox.
+func (u *user) manyKeywords() error {
+	_, dir, err := u.anyBox()
+	if err != nil {
+		return err
+	}
+	start := u.pick(len(words))
+	for i := range 12 {
+		if _, err := u.letter(dir, words[(start+i)%len(words)]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// letter returns the letter of a keyword in a mailbox, -1 if all are taken.
+func (u *user) letter(dir, word string) (int, error) {
+	d, err := u.open(dir)
+	if err != nil {
+		return -1, err
+	}
+	data, err := vfs.ReadFile(d, "dovecot-keywords", maxFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return -1, err
+	}
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		if index, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " "); name == word {
+			fmt.Sscan(index, &n)
+			return n, nil
+		}
+		n++
+	}
+	if n >= 26 {
+		return -1, nil
+	}
+	return n, u.replace(d, "dovecot-keywords", string(data)+fmt.Sprintf("%d %s\n", n, word))
+}
+
+// replace is vfs.WriteFile without its counter of names, which would depend on what ran before.
+func (u *user) replace(d vfs.Dir, name, content string) error {
+	u.w.deliveries++
+	temp := fmt.Sprintf("user%d", u.w.deliveries)
+	if err := u.write(d, temp, content); err != nil {
+		return err
+	}
+	if err := d.Rename(temp, d, name); err != nil {
+		return err
+	}
+	return d.Sync()
+}
+
+// saw lets a removal be witnessed, as one through a mount.
+func (u *user) saw(box mail.Name, base string) {
+	if u.pick(3) == 0 {
+		u.r.witnessed[witnessed{box, base}] = true
+	}
+}
+
+func (u *user) expunge() error {
+	m, ok, err := u.anyMail()
+	if err != nil || !ok {
+		return err
+	}
+	u.saw(m.box, m.file.Base)
+	return u.unlink(m)
+}
+
+func (u *user) unlink(m found) error {
+	d, err := u.open(join(m.dir, m.file.sub))
+	if err != nil {
+		return err
+	}
+	if err := d.Remove(m.file.name); err != nil {
+		return err
+	}
+	u.w.ledger.remove(m.file.content)
+	return u.maybeSync(d)
+}
+
+// empty removes all mails of a mailbox.
+func (u *user) empty() error {
+	name, dir, err := u.anyBox()
+	if err != nil {
+		return err
+	}
+	mails, err := u.mails(name, dir)
+	if err != nil {
+		return err
+	}
+	for _, m := range mails {
+		if err := u.unlink(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// move moves a mail to another mailbox: by its name, or with a new one as some readers do.
+func (u *user) move() error {
+	m, d, to, err := u.target()
+	if err != nil || to == nil || d == m.dir {
+		return err
+	}
+	from, err := u.open(join(m.dir, m.file.sub))
+	if err != nil {
+		return err
+	}
+	name := m.file.name
+	if u.pick(4) == 0 {
+		f := m.file.FileName
+		f.Base = u.base(len(m.file.content))
+		name = f.String()
+	}
+	if err := from.RenameNew(m.file.name, to, name); err != nil {
+		return err
+	}
+	u.saw(m.box, m.file.Base)
+	u.w.ledger.put(m.file.content)
+	u.w.ledger.remove(m.file.content)
+	return u.maybeSync(from, to)
+}
+
+// target picks a mail and a directory for it or its copy. to is nil if there is none.
+func (u *user) target() (m found, dir string, to vfs.Dir, err error) {
+	m, ok, err := u.anyMail()
+	if err != nil || !ok {
+		return m, "", nil, err
+	}
+	_, dir, err = u.anyBox()
+	if err != nil {
+		return m, "", nil, err
+	}
+	to, err = u.open(join(dir, m.file.sub))
+	return m, dir, to, err
+}
+
+// copy makes a hard link: under the same name in another mailbox, or under a new one anywhere.
+func (u *user) copy() error {
+	m, dir, to, err := u.target()
+	if err != nil || to == nil {
+		return err
+	}
+	from, err := u.open(join(m.dir, m.file.sub))
+	if err != nil {
+		return err
+	}
+	name := m.file.name
+	if dir == m.dir || u.pick(2) == 0 {
+		f := m.file.FileName
+		f.Base = u.base(len(m.file.content))
+		name = f.String()
+	} else if b, err := u.hasBase(dir, m.file.Base); err != nil || b {
+		return err
+	}
+	if err := from.Link(m.file.name, to, name); err != nil {
+		return err
+	}
+	u.w.ledger.put(m.file.content)
+	return u.maybeSync(to)
+}
+
+// hasBase reports whether a mailbox has a mail of that base name.
+func (u *user) hasBase(dir, base string) (bool, error) {
+	mails, err := u.mails("", dir)
+	return slices.ContainsFunc(mails, func(m found) bool { return m.file.Base == base }), err
+}
+
+// edit replaces a mail by another one of the same name.
+func (u *user) edit() error {
+	m, ok, err := u.anyMail()
+	if err != nil || !ok {
+		return err
+	}
+	d, err := u.open(join(m.dir, m.file.sub))
+	if err != nil {
+		return err
+	}
+	content := u.w.ledger.fresh(80+u.pick(300), false)
+	for len(content) == len(m.file.content) {
+		content = u.w.ledger.fresh(500, false) // an editor changes the size or the time, and the time here stands still
+	}
+	if err := u.replace(d, m.file.name, content); err != nil {
+		return err
+	}
+	u.w.ledger.edited(m.file.content, content)
+	return nil
+}
+
+func (u *user) create() error {
+	name := names[u.pick(len(names))]
+	dir, err := u.r.layout.DirOf(name)
+	if err != nil {
+		return err
+	}
+	if !u.r.born {
+		if err := u.makeBox("", mail.Inbox); err != nil {
+			return err
+		}
+		u.r.born = true
+	}
+	return u.makeBox(dir, name)
+}
+
+// makeBox makes a mailbox and the levels above it, durably.
+func (u *user) makeBox(dir string, name mail.Name) error {
+	path := ""
+	if dir != "" {
+		for part := range strings.SplitSeq(dir, "/") {
+			up, err := u.open(path)
+			if err != nil {
+				return err
+			}
+			if err := up.Mkdir(part, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			if err := up.Sync(); err != nil {
+				return err
+			}
+			path = join(path, part)
+		}
+	}
+	return u.makeSubdirs(dir)
+}
+
+// anyOther picks a mailbox but INBOX.
+func (u *user) anyOther() (mail.Name, string, error) {
+	all, dirs, err := u.boxes()
+	if err != nil || len(all) < 2 {
+		return "", "", err
+	}
+	all = slices.DeleteFunc(all, func(n mail.Name) bool { return n == mail.Inbox })
+	name := all[u.pick(len(all))]
+	return name, dirs[name], nil
+}
+
+// rename gives a mailbox, with those below it, a name that is free.
+func (u *user) rename() error {
+	from, dir, err := u.anyOther()
+	if err != nil || from == "" {
+		return err
+	}
+	to := names[u.pick(len(names))]
+	all, dirs, err := u.boxes()
+	if err != nil || to == from || to.IsBelow(from) || from.IsBelow(to) {
+		return err
+	}
+	toDir, err := u.r.layout.DirOf(to)
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		if n == to || n.IsBelow(to) {
+			return nil
+		}
+	}
+	if strings.Contains(toDir, "/") || strings.Contains(dir, "/") {
+		return u.renameDir(dir, toDir)
+	}
+	for _, n := range all {
+		if n != from && (!n.IsBelow(from) || !strings.HasPrefix(dirs[n], ".")) {
+			continue
+		}
+		target, err := u.r.layout.DirOf(to + n[len(from):])
+		if err != nil {
+			return err
+		}
+		if err := u.renameDir(dirs[n], target); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *user) renameDir(from, to string) error {
+	split := func(p string) (string, string) {
+		if i := strings.LastIndexByte(p, '/'); i >= 0 {
+			return p[:i], p[i+1:]
+		}
+		return "", p
+	}
+	fromUp, fromName := split(from)
+	toUp, toName := split(to)
+	a, err := u.open(fromUp)
+	if err != nil {
+		return err
+	}
+	b, err := u.open(toUp)
+	if err != nil {
+		return err
+	}
+	if err := a.RenameNew(fromName, b, toName); err != nil {
+		return err
+	}
+	return syncAll(a, b)
+}
+
+func (u *user) delete() error {
+	name, dir, err := u.anyOther()
+	if err != nil || name == "" {
+		return err
+	}
+	return u.deleteBox(name, dir)
+}
+
+// deleteBox removes a mailbox, and with LAYOUT=fs those below it.
+func (u *user) deleteBox(name mail.Name, dir string) error {
+	all, dirs, err := u.boxes()
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		if n != name && !(u.r.layout != 0 && n.IsBelow(name)) {
+			continue
+		}
+		mails, err := u.mails(n, dirs[n])
+		if err != nil {
+			return err
+		}
+		for _, m := range mails {
+			u.w.ledger.remove(m.file.content)
+		}
+		if u.pick(2) == 0 {
+			u.r.witnessed[witnessed{n, ""}] = true
+		}
+	}
+	return u.removeTree(dir)
+}
+
+func (u *user) removeTree(path string) error {
+	d, err := u.open(path)
+	if err != nil {
+		return err
+	}
+	var subs []string
+	err = d.Names(func(name string, typ vfs.Type) error {
+		if typ == vfs.Directory {
+			subs = append(subs, name)
+			return nil
+		}
+		return d.Remove(name)
+	})
+	for _, s := range subs {
+		if err == nil {
+			err = u.removeTree(join(path, s))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	up, name := "", path
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		up, name = path[:i], path[i+1:]
+	}
+	parent, err := u.open(up)
+	if err != nil {
+		return err
+	}
+	if err := parent.RemoveDir(name); err != nil {
+		return err
+	}
+	return u.maybeSync(parent)
+}
+
+// recreate deletes a mailbox and makes another one of its name.
+func (u *user) recreate() error {
+	name, dir, err := u.anyOther()
+	if err != nil || name == "" {
+		return err
+	}
+	if err := u.deleteBox(name, dir); err != nil {
+		return err
+	}
+	delete(u.r.witnessed, witnessed{name, ""})
+	return u.makeBox(dir, name)
+}
+
+func (u *user) subscribe() error   { return u.setSubscription(true) }
+func (u *user) unsubscribe() error { return u.setSubscription(false) }
+
+func (u *user) setSubscription(on bool) error {
+	name := names[u.pick(len(names))]
+	dir, err := u.r.layout.DirOf(name)
+	if err != nil {
+		return err
+	}
+	line := strings.ReplaceAll(dir, "/", "\t")
+	if u.r.layout == 0 {
+		line = strings.ReplaceAll(strings.TrimPrefix(dir, "."), ".", "\t")
+	}
+	root, err := u.open("")
+	if err != nil {
+		return err
+	}
+	lines, err := readSubscriptions(root, u.r.layout)
+	if err != nil {
+		return err
+	}
+	lines = slices.DeleteFunc(lines, func(l string) bool { return l == line })
+	if on {
+		lines = append(lines, line)
+	}
+	text := subscriptionsV2
+	for _, l := range lines {
+		text += l + "\n"
+	}
+	return u.replace(root, "subscriptions", text)
+}
+
+// loseList removes a uidlist.
+func (u *user) loseList() error {
+	_, dir, err := u.anyBox()
+	if err != nil {
+		return err
+	}
+	d, err := u.open(dir)
+	if err != nil {
+		return err
+	}
+	u.w.reset(u.r, dir)
+	return d.Remove("dovecot-uidlist")
+}
+
+// resetValidity makes a uidlist anew as Dovecot does when it lost it: another UIDVALIDITY, UIDs from 1, sometimes another
+// GUID of the mailbox.
+func (u *user) resetValidity() error {
+	name, dir, err := u.anyBox()
+	if err != nil {
+		return err
+	}
+	d, err := u.open(dir)
+	if err != nil {
+		return err
+	}
+	b, err := readBox(u.r.disk, name, dir)
+	if err != nil {
+		return nil // torn by a crash; Dovecot has other ways
+	}
+	if b.noList {
+		return nil
+	}
+	guid := b.guid
+	if u.pick(2) == 0 {
+		guid = fmt.Sprintf("%016x%016x", u.rng.Uint64(), u.rng.Uint64())
+	}
+	u.w.validity = max(u.w.validity, uint64(u.r.now().Unix()), b.validity) + 1
+	text := ""
+	for i, f := range b.files {
+		text += fmt.Sprintf("%d :%s\n", i+1, f.Base)
+	}
+	u.w.reset(u.r, dir)
+	return u.replace(d, "dovecot-uidlist", fmt.Sprintf("3 V%d N%d G%s\n", u.w.validity, len(b.files)+1, guid)+text)
+}

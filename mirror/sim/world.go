@@ -1,0 +1,371 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dsyncfs/mirror"
+	"dsyncfs/mirror/brain"
+	"dsyncfs/mirror/guard"
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+	"dsyncfs/mirror/store/maildir"
+	"dsyncfs/mirror/vfs"
+	"dsyncfs/remote/dsync"
+)
+
+// world is one simulation under way.
+type world struct {
+	replicas []*replica
+	sched    sched
+	ledger   *ledger
+	checks   *checks
+
+	deliveries int
+	validity   uint64 // highest that a user drew
+	calm       bool   // nothing has happened that may undo what users did
+
+	mu    sync.Mutex
+	trace []string
+}
+
+// note adds a line to the course of the simulation.
+func (w *world) note(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.trace = append(w.trace, fmt.Sprintf(format, args...))
+}
+
+// seed32 makes a seed of a word, for what is the same in every simulation.
+func (w *world) seed32(word string) (out [32]byte) {
+	h := fnv.New128a()
+	h.Write([]byte(word))
+	copy(out[:], h.Sum(nil))
+	return out
+}
+
+// Violation is what a simulation found.
+type Violation struct {
+	Err   error
+	Trace []string
+}
+
+func (v *Violation) Error() string { return v.Err.Error() }
+
+// Run runs a history. The error is a [*Violation].
+func Run(t *testing.T, h History) (err error) {
+	_, err = run(t, h)
+	return err
+}
+
+// run also returns the course.
+func run(t *testing.T, h History) (trace []string, err error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Hour) // not everything happens at midnight of a new year
+		w := newWorld(h)
+		if rerr := w.runHistory(h); rerr != nil {
+			err = &Violation{rerr, w.trace}
+		}
+		trace = w.trace
+	})
+	return trace, err
+}
+
+func newWorld(h History) *world {
+	w := &world{ledger: newLedger(), calm: true}
+	w.checks = newChecks(w)
+	for i, l := range h.Replicas {
+		layout := maildir.MaildirPlusPlus
+		if l == "fs" {
+			layout = maildir.FS
+		}
+		w.replicas = append(w.replicas, newReplica(w, string(rune('A'+i)), layout))
+	}
+	return w
+}
+
+func (w *world) runHistory(h History) error {
+	for i, s := range h.Steps {
+		if err := w.step(s); err != nil {
+			return fmt.Errorf("step %d (%s of %s): %w", i+1, s.Op, w.replicas[s.Side].name, err)
+		}
+	}
+	return w.settle()
+}
+
+func (w *world) step(s Step) error {
+	time.Sleep(time.Duration(1+s.Seed%7) * 400 * time.Millisecond)
+	r := w.replicas[s.Side]
+	w.note("- %s of %s", s.Op, r.name)
+	switch s.Op {
+	case "sync":
+		return w.sync(s)
+	case "wait":
+		time.Sleep(time.Duration(s.Seed%90) * time.Second)
+		return nil
+	case "clock":
+		w.calm = false
+		r.offset += time.Duration(int64(s.Seed%7200)-3600) * time.Second
+		return nil
+	case "forget":
+		w.calm = false
+		r.forget()
+		return nil
+	case "crash":
+		w.calm = false
+		r.crash(vfs.Loss(s.Seed%4), s.Seed)
+		return w.checks.now(false)
+	}
+	return w.act(r, s.Op, s.Seed)
+}
+
+// reset notes that a user made the UIDs of a mailbox begin anew.
+func (w *world) reset(r *replica, dir string) { w.checks.excuse(r, dir) }
+
+// sync carries out one sync, with up to three rounds as the program does, and what goes wrong in it.
+func (w *world) sync(s Step) error {
+	master, slave := w.replicas[0], w.replicas[s.Side]
+	if s.Reversed {
+		master, slave = slave, master
+	}
+	w.checks.before(master, slave)
+	out, err := w.syncOnce(s, master, slave, brain.Request{})
+	w.note("  %s with %s: %s", master.name, slave.name, outcome(out, err))
+	if herr := w.checkError(s, master, slave, err); herr != nil {
+		return herr
+	}
+	if isGuard(err) {
+		w.calm = w.calm && !s.Restore
+		req := brain.Request{AllowExpunge: []string{"*"}}
+		if s.Restore {
+			req = brain.Request{Restore: []string{"*"}}
+		}
+		again := Step{Op: "sync", Side: s.Side, Seed: s.Seed + 1, Type: s.Type, Reversed: s.Reversed}
+		out, err = w.syncOnce(again, master, slave, req)
+		w.note("  decided: %s", outcome(out, err))
+		if err != nil {
+			return fmt.Errorf("after the user's decision: %w", err)
+		}
+	}
+	return w.checks.now(err == nil)
+}
+
+func outcome(out brain.Outcome, err error) string {
+	text := fmt.Sprintf("added %d, flags %d, expunged %d, renumbered %d, matched %d, sent %d, desync %v, changed %v",
+		out.Added, out.Flags, out.Expunged, out.Renumbered, out.Matched, out.Sent, out.Desync, out.Changed)
+	if len(out.Notes) > 0 {
+		text += " notes " + strings.Join(out.Notes, "; ")
+	}
+	if err != nil {
+		text += " error " + err.Error()
+	}
+	return text
+}
+
+func isGuard(err error) bool {
+	var g *brain.GuardError
+	return errors.Is(err, guard.ErrMassExpunge) || errors.As(err, &g)
+}
+
+// checkError refuses errors without a fault as their cause.
+func (w *world) checkError(s Step, master, slave *replica, err error) error {
+	switch {
+	case err == nil, isGuard(err), s.Cut > 0, s.Fault != nil && s.Fault.What != "" && (master.hit || slave.hit):
+		return nil
+	case s.Users > 0 && errors.Is(err, store.ErrNotFound):
+		return nil
+	}
+	return fmt.Errorf("a sync without a fault failed: %w", err)
+}
+
+// syncOnce runs one sync with its fault, and starts whoever crashed anew.
+func (w *world) syncOnce(s Step, master, slave *replica, req brain.Request) (out brain.Outcome, err error) {
+	req.Type = item.SyncState
+	if s.Type != "" {
+		req.Type = item.SyncType(s.Type[0])
+	}
+	plans := [2]Fault{}
+	if s.Fault != nil {
+		w.calm = false
+		i := 0
+		if s.Fault.Second {
+			i = 1
+		}
+		plans[i] = *s.Fault
+	}
+	master.begin(plans[0])
+	slave.begin(plans[1])
+	rng := rand.New(rand.NewPCG(s.Seed, 3))
+	users := w.usersDuring(s, master, slave)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	l := &link{left: -1}
+	ended := w.sched.run(rng, func() { out, err = w.converse(ctx, s, l, master, slave, req) }, users)
+	if !ended {
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		return out, fmt.Errorf("the sync hangs\n%s", stacks)
+	}
+	master.end()
+	slave.end()
+	master.recover()
+	slave.recover()
+	return out, err
+}
+
+// usersDuring returns what is called between the turns of a sync: users who go on working.
+func (w *world) usersDuring(s Step, sides ...*replica) func(string) {
+	left := s.Users
+	rng := rand.New(rand.NewPCG(s.Seed, 4))
+	return func(string) {
+		if left == 0 || rng.IntN(40) != 0 {
+			return
+		}
+		left--
+		op := calmOps[rng.IntN(len(calmOps))]
+		r := sides[rng.IntN(len(sides))]
+		if op == "wait" || r.isDead() {
+			return
+		}
+		w.note("  meanwhile %s of %s", op, r.name)
+		if err := w.act(r, op, rng.Uint64()); err != nil {
+			panic(fmt.Sprintf("%s: %v", op, err)) // users act past all faults
+		}
+	}
+}
+
+// converse makes the rounds of a sync.
+func (w *world) converse(ctx context.Context, s Step, l *link, master, slave *replica, req brain.Request) (brain.Outcome, error) {
+	var serving sync.WaitGroup
+	var served error
+	pair := mirror.Pair{
+		Open:    master.open,
+		Options: master.options(slave),
+		Logger:  master.options(slave).Logger,
+		Dial: func(ctx context.Context) (brain.Peer, error) {
+			if master.isDead() {
+				return nil, errDead
+			}
+			return w.dial(ctx, s, l, master, slave, &serving, &served)
+		},
+	}
+	out, err := pair.Sync(ctx, req)
+	serving.Wait()
+	var stopped *guard.Error
+	if errors.As(served, &stopped) || errors.As(err, &stopped) {
+		return out, errors.Join(err, w.checks.tripped(master, slave, err, served))
+	}
+	return out, err
+}
+
+// dial connects both and lets the slave answer.
+func (w *world) dial(ctx context.Context, s Step, l *link, master, slave *replica, serving *sync.WaitGroup, served *error) (brain.Peer, error) {
+	if s.Cut > 0 && !s.Wire {
+		l.left = s.Cut
+	}
+	serve := func(p brain.Peer) {
+		*served = brain.NewSlave(slave.options(master), slave.open, nil).Serve(ctx, &linkPeer{p, slave, l})
+	}
+	if !s.Wire {
+		a, b := brain.Pipe()
+		l.ends = append(l.ends, a, b)
+		serving.Go(func() { serve(b) })
+		return &linkPeer{a, master, l}, nil
+	}
+	limit := -1
+	if s.Cut > 0 {
+		limit = s.Cut * 40
+	}
+	a, b := bytePipe(limit)
+	pa, pb := dsync.NewPeer(a, dsync.Options{Timeout: -1}), dsync.NewPeer(b, dsync.Options{Timeout: -1})
+	l.ends = append(l.ends, pa, pb)
+	serving.Go(func() {
+		if err := pb.Handshake(ctx); err != nil {
+			pb.Close()
+			*served = err
+			return
+		}
+		serve(pb)
+	})
+	if err := pa.Handshake(ctx); err != nil {
+		return nil, errors.Join(err, pa.Close())
+	}
+	return &linkPeer{pa, master, l}, nil
+}
+
+// settle brings everything to rest and looks at it.
+func (w *world) settle() error {
+	for n := 0; ; n++ {
+		changed, err := w.syncAll("f")
+		if err != nil {
+			return fmt.Errorf("at the end: %w", err)
+		}
+		if !changed {
+			break
+		}
+		if n == 8 {
+			return errors.New("at the end: the syncs do not stop changing something")
+		}
+		time.Sleep(10 * time.Second)
+	}
+	if err := w.checks.equal(); err != nil {
+		return fmt.Errorf("at rest: %w", err)
+	}
+	return w.rest()
+}
+
+// rest checks that nothing moves any more, and that nothing of ours is left after the time for recovery.
+func (w *world) rest() error {
+	time.Sleep(26 * time.Hour)
+	for _, typ := range []string{"f", "s"} { // the first removes what is left over
+		if _, err := w.syncAll(typ); err != nil {
+			return fmt.Errorf("a day later: %w", err)
+		}
+		time.Sleep(10 * time.Second)
+	}
+	for _, typ := range []string{"s", "f"} {
+		if err := w.checks.still(func() error { _, err := w.syncAll(typ); return err }); err != nil {
+			return fmt.Errorf("one more sync (%s): %w", typ, err)
+		}
+	}
+	if err := w.checks.equal(); err != nil {
+		return fmt.Errorf("a day later: %w", err)
+	}
+	return w.checks.leftovers()
+}
+
+// syncAll syncs every pair without faults.
+func (w *world) syncAll(typ string) (changed bool, err error) {
+	for i := range w.replicas[1:] {
+		s := Step{Op: "sync", Side: i + 1, Seed: uint64(i), Type: typ}
+		a, b := w.replicas[0], w.replicas[i+1]
+		w.checks.before(a, b)
+		out, err := w.syncOnce(s, a, b, brain.Request{})
+		if isGuard(err) {
+			out, err = w.syncOnce(s, a, b, brain.Request{AllowExpunge: []string{"*"}})
+			changed = true
+		}
+		w.note("  %s with %s: %s", a.name, b.name, outcome(out, err))
+		if err != nil {
+			return false, err
+		}
+		if err := w.checks.now(true); err != nil {
+			return false, err
+		}
+		changed = changed || out.Changed || out.Desync
+	}
+	return changed, nil
+}
+
+var _ = mail.Inbox

@@ -15,7 +15,7 @@ import (
 //   - UIDs ascend, are not 0 and below UIDNEXT;
 //   - modseqs of messages are not 0 and at most HIGHESTMODSEQ;
 //   - the status counts the messages there are;
-//   - modseqs of the log ascend, lie above the start of the log and are at most HIGHESTMODSEQ;
+//   - modseqs of the log ascend and are at most HIGHESTMODSEQ; what is left from before its start is true, but not all there was;
 //   - a log entry speaks of a UID below UIDNEXT, an expunge of one that is not there any more, unless a later entry appends it.
 func CheckConsistency(c store.Catalog) error {
 	return c.View(func(t store.CatalogTx) error {
@@ -68,7 +68,7 @@ func checkMessages(t store.CatalogTx, r store.MailboxRecord) error {
 
 func checkLog(t store.CatalogTx, r store.MailboxRecord) error {
 	var errs []error
-	last := r.LogStart
+	var last mail.ModSeq
 	expunged := map[mail.UID]bool{}
 	for e, err := range t.Log(r.Status.GUID, 0) {
 		if err != nil {

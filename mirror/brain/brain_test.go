@@ -333,6 +333,33 @@ func TestNewMailsWithTheSameUIDsBothStay(t *testing.T) {
 	}
 }
 
+func TestManyCopiesOfOneMailAllArrive(t *testing.T) {
+	for name, req := range map[string]brain.Request{
+		"mirror": twoWay(), "backup": {Type: item.SyncState, BackupReceive: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClock()
+			a, b := pair(t, c)
+			base, err := a.account.Deliver("INBOX", []byte("the same"), c.tick())
+			must(t, err)
+			for range 3000 {
+				_, err := a.account.Copy("INBOX", base, "INBOX")
+				must(t, err)
+			}
+			_, err, serr := syncOnce(a, b, overWire, req)
+			must(t, errors.Join(err, serr))
+			if ca, cb := contents(t, a), contents(t, b); ca != cb {
+				t.Fatal("sides differ")
+			}
+			out, err, serr := syncOnce(a, b, overWire, req)
+			must(t, errors.Join(err, serr))
+			if out.Changed || out.Desync {
+				t.Errorf("a second run did something: %+v", out)
+			}
+		})
+	}
+}
+
 func TestMoveReachesAPeerThatStartsWithoutAState(t *testing.T) {
 	c := newClock()
 	a, b := pair(t, c)
@@ -460,6 +487,46 @@ func TestRandomHistoriesConverge(t *testing.T) {
 			// What both sides moved, to different mailboxes, is in both.
 			if n > 1 && !(a.moved[text] && b.moved[text]) {
 				t.Fatalf("%s is there %d times", text, n)
+			}
+		}
+	})
+}
+
+func TestBackupMakesTheDestinationEqual(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := newClock()
+		var serial int
+		a := user{side{memstore.NewAccount("a", c.time), options("a", "a.example", c)}, &serial, map[string]bool{}}
+		b := user{side{memstore.NewAccount("b", c.time), options("b", "b.example", c)}, &serial, map[string]bool{}}
+		expunged := map[string]bool{}
+		// -R and the plain form mean the same conversation with the roles of master and slave exchanged.
+		reverse := rapid.Bool().Draw(t, "reverse")
+		backup := func() (brain.Outcome, error) {
+			req := brain.Request{Type: item.SyncState, AllowExpunge: []string{"*"}, BackupReceive: !reverse, BackupSend: reverse}
+			first, second := a.side, b.side
+			if reverse {
+				first, second = b.side, a.side
+			}
+			out, err, serr := syncOnce(first, second, rapid.SampledFrom([]link{inProcess, overWire}).Draw(t, "link"), req)
+			return out, errors.Join(err, serr)
+		}
+		for range rapid.IntRange(1, 4).Draw(t, "rounds") {
+			for range rapid.IntRange(0, 8).Draw(t, "steps") {
+				map[bool]user{true: a, false: b}[rapid.Bool().Draw(t, "a acts")].act(t, c, expunged)
+			}
+			before := contents(t, a.side)
+			for range 3 {
+				out, err := backup()
+				must(t, err)
+				if !out.Desync {
+					break
+				}
+			}
+			if after := contents(t, a.side); after != before {
+				t.Fatalf("the source changed:\n--- before\n%s--- after\n%s", before, after)
+			}
+			if got := contents(t, b.side); got != before {
+				t.Fatalf("sides differ:\n--- source\n%s--- destination\n%s", before, got)
 			}
 		}
 	})

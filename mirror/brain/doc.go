@@ -4,7 +4,7 @@
 //
 //	master                              slave
 //	H                                   H
-//	[S* .]                                               saved states, in a state sync
+//	[S* .]                                               saved states: in a state sync, between two of ours in any
 //	N* . D                              N* . D           the slave's first, so that the master can use its separator
 //	{ B                                 B
 //	  A* . C* . R* . M* . S             A* . C* . R* . M* . S  }*   per mailbox, both at once

@@ -76,6 +76,9 @@ func (x *exchange) plausible() bool {
 	if !known || x.r.h.Type != item.SyncState || x.r.restores(x.mb.Name()) {
 		return false
 	}
+	if x.r.dir == importOnly && !x.r.h.NoBackupOverwrite && s.HighestModSeq != base.Local.HighestModSeq {
+		return false // a changed destination is compared as a whole, to be made equal again
+	}
 	_, reaches := x.mb.Changes(base.Local.HighestModSeq, "")
 	return reaches && base.UIDValidity == s.UIDValidity && s.UIDNext > base.LastCommonUID &&
 		s.HighestModSeq >= base.Local.HighestModSeq
@@ -242,8 +245,12 @@ func (x *exchange) stateNow() item.State {
 	if x.incoming.status.GUID.IsZero() {
 		s = x.mb.Status() // nothing was applied
 	}
+	validity := x.own.UIDValidity
+	if x.incoming.resync {
+		validity = 0
+	}
 	return item.State{
-		GUID: x.own.GUID, UIDValidity: x.own.UIDValidity, LastCommonUID: x.incoming.lastCommon(x.own),
+		GUID: x.own.GUID, UIDValidity: validity, LastCommonUID: x.incoming.lastCommon(x.own),
 		LastCommonModSeq: x.own.HighestModSeq, Messages: s.Messages, ChangesDuringSync: x.incoming.desync,
 		Epoch: x.r.store.Epoch(), UIDNext: s.UIDNext, HighestModSeq: s.HighestModSeq,
 	}
@@ -262,7 +269,7 @@ func (x *exchange) settle(theirs *item.State) error {
 		return nil
 	}
 	if theirs.ChangesDuringSync || x.incoming.desync {
-		if x.hasBase {
+		if x.hasBase && !x.incoming.resync && theirs.UIDValidity != 0 {
 			return nil // the old state still holds
 		}
 		x.r.newBases[x.own.GUID] = store.State{}

@@ -43,7 +43,7 @@ func (x *exchange) receiveChanges(ctx context.Context) error {
 		return err
 	}
 	if plan.Resync {
-		x.incoming.x = x
+		x.incoming.x, x.incoming.resync = x, true
 		x.incoming.noteDesync("the last common state does not fit any more")
 		x.r.forget(x.own.GUID)
 		plan = merge.Plan{LastCommon: x.base.LastCommonUID}

@@ -36,6 +36,7 @@ type incoming struct {
 
 	status  mail.Status // after the last batch; zero: none yet
 	desync  bool
+	resync  bool // the last common state turned out not to fit
 	outcome Outcome
 }
 
@@ -267,17 +268,21 @@ func (in *incoming) commit(ctx context.Context) error {
 	}
 	for i := in.next; i < last; i++ {
 		a := &in.adds[i]
-		if a.origin == vanished {
+		switch a.origin {
+		case vanished:
 			continue
+		case duplicate:
+			a.from = store.Location{Mailbox: in.x.own.GUID, UID: a.plan.Instances[0].UID}
 		}
 		b.Adds = append(b.Adds, store.Add{Message: in.message(a, a.details), Staged: a.staged, From: a.from})
 	}
-	in.next, in.bytes = last, 0
-	for i := in.next; i < len(in.adds) && i < in.next+batchMails; i++ {
-		if a := &in.adds[i]; a.origin == duplicate && in.firstCommitted(a) {
-			a.from = store.Location{Mailbox: in.x.own.GUID, UID: a.plan.Instances[0].UID}
-		}
+	if in.plan.Restart { // copies of what the batch before saved come after it, and their UIDs are as free as those
+		b.Restart, b.UIDNext = true, in.plan.UIDNext
 	}
+	if last == in.next && emptyBatch(b) && in.restDone && last < len(in.adds) {
+		return fmt.Errorf("mailbox %s: UID %d waits for a message that never comes", in.x.mb.Name(), in.adds[last].uid())
+	}
+	in.next, in.bytes = last, 0
 	return in.apply(ctx, b)
 }
 

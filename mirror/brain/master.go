@@ -95,7 +95,7 @@ func (m *Master) run(ctx context.Context, r *round) error {
 	if err := r.loadBases(ctx); err != nil {
 		return r.abort(err)
 	}
-	if r.h.Type == item.SyncState {
+	if r.tellsStates() {
 		if err := r.sendStates(); err != nil {
 			return err
 		}

@@ -152,7 +152,7 @@ func (r *round) serve(ctx context.Context, open func(context.Context) (store.Sto
 	if err := r.refresh(ctx); err != nil {
 		return err
 	}
-	if r.h.Type == item.SyncState {
+	if r.tellsStates() {
 		if err := r.receiveStates(ctx); err != nil {
 			return err
 		}

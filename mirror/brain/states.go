@@ -76,6 +76,10 @@ func (r *round) saveBases(ctx context.Context, cause error) error {
 	return errors.Join(cause, err)
 }
 
+// tellsStates reports whether the slave hears the last common states. A stock peer expects them in a state sync only; ours
+// needs them in every sync, so that both sides judge alike whether a mailbox that one of them deleted may go.
+func (r *round) tellsStates() bool { return r.h.Type == item.SyncState || r.ours() }
+
 // sendStates tells the slave the last common states in the slave's own numbers.
 func (r *round) sendStates() error {
 	for _, box := range sortedGUIDs(r.bases) {

@@ -30,12 +30,14 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 		if remote, err = r.receiveTree(ctx); err != nil {
 			return err
 		}
-		if _, there := remote.Lookup(mail.Inbox); there {
+		if _, there := remote.Lookup(mail.Inbox); there && r.dir != exportOnly {
 			boxes = withoutUnusedInbox(boxes)
 		}
 		err = r.sendTree(boxes, deletions, sep)
 	} else {
-		boxes = withoutUnusedInbox(boxes)
+		if r.dir != exportOnly {
+			boxes = withoutUnusedInbox(boxes)
+		}
 		if err = r.sendTree(boxes, deletions, sep); err == nil {
 			remote, err = r.receiveTree(ctx)
 		}
@@ -87,10 +89,11 @@ func (r *round) guidRule() tree.GUIDRule {
 }
 
 // hasUnseenMail reports whether a mailbox got mail after the last common state: deleting it on the word of the other side
-// would lose that.
+// would lose that. Both sides ask this about the same mailbox, so both must know the same: a common state that the slave did
+// not take, because its index is another one now, does not count for the master either.
 func (r *round) hasUnseenMail(box mail.Mailbox) bool {
 	base, known := r.bases[box.Status.GUID]
-	if !known {
+	if !known || r.master && base.RemoteEpoch != r.peer.Epoch {
 		return r.ours() && box.Status.Messages > 0
 	}
 	return box.Status.UIDNext > base.LastCommonUID+1

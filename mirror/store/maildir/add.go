@@ -340,6 +340,8 @@ func (a *apply) addOne(ctx context.Context, d *addition) error {
 		if file, err = a.appear(d, f); err != nil {
 			return err
 		}
+		a.quota.bytes += d.size
+		a.quota.count++
 	}
 	if d.staged != "" {
 		a.done = append(a.done, store.Staged(d.staged))

@@ -53,8 +53,9 @@ type apply struct {
 	sources    map[mail.MailboxGUID]*mailbox
 	heldDirs   map[string]vfs.Dir
 
-	done []store.Staged
-	res  store.Result
+	done  []store.Staged
+	quota struct{ bytes, count int64 } // what the batch adds to the account
+	res   store.Result
 }
 
 // smallBatch is how many staged mails are synced one by one; beyond it one sync of the file system is cheaper.
@@ -101,7 +102,7 @@ func (a *apply) run(ctx context.Context) (res store.Result, err error) {
 		return res, err
 	}
 	for _, step := range []func(context.Context) error{
-		a.realign, a.prepareAdds, a.writeNotes, a.writeKeywords, a.redate, a.changeFlags, a.expunge, a.add, a.syncDirs, a.writeList, a.commit,
+		a.realign, a.prepareAdds, a.writeNotes, a.writeKeywords, a.redate, a.changeFlags, a.expunge, a.add, a.syncDirs, a.writeList, a.commit, a.noteQuota,
 	} {
 		if err := step(ctx); err != nil {
 			return res, err
@@ -444,6 +445,10 @@ func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (there bool, 
 	if errors.Is(err, errGone) {
 		return false, nil
 	}
+	if err == nil {
+		a.quota.bytes -= r.Size
+		a.quota.count--
+	}
 	return err == nil, err
 }
 
@@ -719,6 +724,23 @@ func (a *apply) commit(context.Context) error {
 		}
 		return tx.PutMailbox(a.rec)
 	})
+}
+
+// noteQuota adds a line to the quota file of Maildir++, if the account has one. Like other writers it only appends; what is
+// wrong there, for lack of a line say, is right again with the next recalculation.
+func (a *apply) noteQuota(context.Context) error {
+	if a.quota.bytes == 0 && a.quota.count == 0 {
+		return nil
+	}
+	f, err := a.s.root.OpenAppend("maildirsize")
+	if err != nil {
+		return ignoreGone(err)
+	}
+	_, err = fmt.Fprintf(f, "%d %d\n", a.quota.bytes, a.quota.count)
+	if err := errors.Join(err, f.Close()); err != nil {
+		a.s.log.Warn("write the quota file", "path", "maildirsize", "err", err)
+	}
+	return nil
 }
 
 func (a *apply) forgetStaged() {

@@ -17,7 +17,15 @@ type listing struct {
 	entries []listEntry
 	table   []int32 // open addressing by the hash of the base name: index into entries + 1
 	notes   []string
-	gone    bool // neither new/ nor cur/ was there
+
+	duplicates []duplicate
+	gone       bool // neither new/ nor cur/ was there
+}
+
+// duplicate is a file with the base name of an entry.
+type duplicate struct {
+	entry int32
+	file  string // as in [store.MessageRecord].File
 }
 
 // listEntry is one mail. uid and mark are for whoever works with the listing.
@@ -230,13 +238,16 @@ func (l *listing) read(ctx context.Context, dir vfs.Dir, inCur bool) error {
 			l.notes = append(l.notes, fmt.Sprintf("%q in %s: not the name of a mail, ignored", name, dir.Path()))
 			return nil
 		}
-		i, duplicate := l.add(name, len(f.Base), inCur)
-		if !duplicate {
+		i, again := l.add(name, len(f.Base), inCur)
+		if !again {
 			return nil
 		}
+		other := duplicate{entry: i, file: "cur/" + name}
 		if !l.entries[i].inCur {
+			other.file = l.file(i)
 			l.replace(i, name, inCur)
 		}
+		l.duplicates = append(l.duplicates, other)
 		return nil
 	})
 }

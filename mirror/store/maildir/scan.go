@@ -121,8 +121,14 @@ func (b *boxScan) open(ctx context.Context) (err error) {
 	if b.files, err = b.d.scan(ctx); err != nil {
 		return err
 	}
+	if err := b.separate(); err != nil {
+		return err
+	}
 	for _, n := range b.files.notes {
 		b.r.note("%s", n)
+	}
+	if err := b.sweep(); err != nil {
+		return err
 	}
 	return b.readList()
 }
@@ -370,6 +376,15 @@ func (b *boxScan) cutLog() {
 // replacedInPlace reports whether the bytes of a file are not those of the message any more, which then is expunged and
 // comes back as another one.
 func (b *boxScan) replacedInPlace(i int32, r store.MessageRecord) (bool, error) {
+	replaced, err := b.renewReplaced(i, r)
+	if err != nil || !replaced {
+		return false, err
+	}
+	return true, b.expunge(r)
+}
+
+// renewReplaced makes the file of a message another mail if its size or time are not the message's.
+func (b *boxScan) renewReplaced(i int32, r store.MessageRecord) (bool, error) {
 	info, there, err := b.stat(i)
 	if err != nil || !there || info.Size == r.Size && info.Mtime.Unix() == r.Received {
 		return false, err
@@ -379,7 +394,7 @@ func (b *boxScan) replacedInPlace(i int32, r store.MessageRecord) (bool, error) 
 		return false, err
 	}
 	b.renew(i, identity{guid: mail.GUID(guid.String())})
-	return true, b.expunge(r)
+	return true, nil
 }
 
 // update takes over the flags that the file name shows.

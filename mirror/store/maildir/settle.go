@@ -185,6 +185,12 @@ func (b *boxScan) dropMessages() error {
 		if err := b.r.w.add(func(tx store.CatalogTx) error { return tx.DropMessage(box, r.UID) }); err != nil {
 			return err
 		}
+		// This is the last chance to see that the file is not that mail any more.
+		if i := b.files.find([]byte(baseOf(r.File))); i >= 0 {
+			if _, err := b.renewReplaced(i, r); err != nil {
+				return err
+			}
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,24 +53,61 @@ func (m *mailbox) prepareTmp() error {
 	if err := m.openMissing(); err != nil {
 		return err
 	}
+	err := m.s.sweepTmp(m.d.tmp)
+	if err == nil {
+		m.chmod, err = m.needsChmod()
+	}
+	m.swept = err == nil
+	return err
+}
+
+// sweepTmp removes what crashes of ours left in the tmp directory of a mailbox. Held mails are witnesses and have a life of
+// their own.
+func (s *Store) sweepTmp(tmp vfs.Dir) error {
+	return s.sweep(tmp, func(name string) bool {
+		_, held := parseHeldName(name)
+		return s.isOurTemp(name) && !held
+	})
+}
+
+// sweepBox removes what crashes left of files that were to replace others of a mailbox (vfs.Replace).
+func (s *Store) sweepBox(box vfs.Dir) error {
+	return s.sweep(box, func(name string) bool {
+		rest, ours := strings.CutPrefix(name, ".dovecot-")
+		if !ours {
+			rest, ours = strings.CutPrefix(name, "."+subscriptionsName+".")
+		}
+		return ours && rest != "" && strings.HasSuffix(name, ".tmp")
+	})
+}
+
+func (s *Store) sweep(dir vfs.Dir, ours func(name string) bool) error {
 	var names []string
-	err := m.d.tmp.Names(func(name string, _ vfs.Type) error {
-		if _, held := parseHeldName(name); m.s.isOurTemp(name) && !held {
+	err := dir.Names(func(name string, _ vfs.Type) error {
+		if ours(name) {
 			names = append(names, name)
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
 	for _, name := range names {
-		if err := m.s.removeLeftover(m.d.tmp, name); err != nil {
+		if err == nil {
+			err = s.removeLeftover(dir, name)
+		}
+	}
+	return err
+}
+
+// sweep removes what crashes left of a mailbox that is being scanned.
+func (b *boxScan) sweep() error {
+	if b.r.o.DryRun {
+		return nil
+	}
+	if b.d.tmp != nil {
+		if err := b.s.sweepTmp(b.d.tmp); err != nil {
 			return err
 		}
 	}
-	m.chmod, err = m.needsChmod()
-	m.swept = err == nil
-	return err
+	return b.s.sweepBox(b.d.box)
 }
 
 // openMissing makes what is missing of cur, new and tmp.

@@ -65,6 +65,9 @@ func (x *exchange) prepare(ctx context.Context) error {
 	caps := x.r.store.Capabilities()
 	x.own = &item.Mailbox{Status: x.mb.Status(), HaveGUIDs: true, HaveSaveGUIDs: caps.SaveGUIDs, HaveOnlyGUID128: caps.OnlyGUID128}
 	x.own.NoBase = !x.plausible()
+	if x.r.stock != nil {
+		return x.usableGUIDs(ctx)
+	}
 	return x.addDigest()
 }
 
@@ -73,7 +76,7 @@ func (x *exchange) prepare(ctx context.Context) error {
 func (x *exchange) plausible() bool {
 	s := x.mb.Status()
 	base, known := x.r.bases[s.GUID]
-	if !known || x.r.h.Type != item.SyncState || x.r.restores(x.mb.Name()) {
+	if !known || x.r.h.Type != item.SyncState || x.r.restores(x.mb.Name()) || x.r.stock != nil && !x.r.stock.told[s.GUID] {
 		return false
 	}
 	if x.r.dir == importOnly && !x.r.h.NoBackupOverwrite && s.HighestModSeq != base.Local.HighestModSeq {
@@ -133,13 +136,10 @@ func (x *exchange) chooseAlignment(ctx context.Context) error {
 	if x.hasBase {
 		return nil
 	}
-	win := x.wins()
-	if !x.r.ours() {
-		if win || x.own.UIDValidity == x.theirs.UIDValidity || x.r.h.DryRun {
-			return nil
-		}
-		return x.adoptUIDValidity(ctx)
+	if x.r.stock != nil {
+		return x.settleUIDValidity(ctx)
 	}
+	win := x.wins()
 	x.alignment = alignOwn
 	if win {
 		x.alignment = alignOther
@@ -269,22 +269,23 @@ func (x *exchange) settle(theirs *item.State) error {
 		return nil
 	}
 	if theirs.ChangesDuringSync || x.incoming.desync {
-		if x.hasBase && !x.incoming.resync && theirs.UIDValidity != 0 {
+		if x.hasBase && x.r.stock == nil && !x.incoming.resync && theirs.UIDValidity != 0 {
 			return nil // the old state still holds
 		}
 		x.r.newBases[x.own.GUID] = store.State{}
 		return nil
 	}
 	own := x.lastOwn
+	if x.r.stock != nil {
+		x.r.newBases[x.own.GUID] = x.stockState(&own, theirs)
+		return nil
+	}
 	s := store.State{
 		UIDValidity:   x.incoming.uidValidity(x.own),
 		LastCommonUID: min(own.LastCommonUID, theirs.LastCommonUID),
 		Local:         store.Numbers{UIDNext: own.UIDNext, Messages: own.Messages, HighestModSeq: own.HighestModSeq},
 		RemoteEpoch:   theirs.Epoch,
 		Remote:        store.Numbers{UIDNext: theirs.UIDNext, Messages: theirs.Messages, HighestModSeq: theirs.HighestModSeq},
-	}
-	if !x.r.ours() {
-		s.Remote.HighestModSeq = theirs.LastCommonModSeq
 	}
 	x.r.newBases[x.own.GUID] = s
 	return nil
@@ -319,6 +320,7 @@ func (x *exchange) adoptUIDValidity(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	x.incoming.status = res.Status
 	x.r.out.Changed = x.r.out.Changed || res.Changed
 	return x.reopen(ctx)
 }

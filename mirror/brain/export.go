@@ -74,7 +74,9 @@ func (x *exchange) changes(ctx context.Context) iter.Seq2[*item.Change, error] {
 				entry, err, more = log()
 			}
 			c := merge.SaveRecord(&m, delta)
-			x.complement(c, &m)
+			if err = x.complement(ctx, c, &m); err != nil {
+				break
+			}
 			if x.withContent {
 				if c.Content, err = x.contentHash(ctx, m.UID); err != nil {
 					break
@@ -94,17 +96,19 @@ func (x *exchange) changes(ctx context.Context) iter.Seq2[*item.Change, error] {
 }
 
 // complement adds what filters and verification need to know of a message.
-func (x *exchange) complement(c *item.Change, m *mail.Message) {
+func (x *exchange) complement(ctx context.Context, c *item.Change, m *mail.Message) (err error) {
 	h := x.r.h
 	if h.Since > 0 || h.Until > 0 || h.Verify || x.alignment == alignOther {
 		c.Received = max(m.Received, 1)
 	}
-	if h.MaxSize > 0 && m.VirtualSize >= 0 {
-		c.VirtualSize, c.HasSize = uint64(m.VirtualSize), true
+	if h.MaxSize > 0 {
+		c.HasSize = true
+		c.VirtualSize, err = x.virtualSize(ctx, m)
 	}
 	if h.Verify {
 		c.POP3 = fmt.Sprintf("%d %s", m.POP3Order, m.POP3UIDL)
 	}
+	return err
 }
 
 // logged yields what the log holds since the last common state.

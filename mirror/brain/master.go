@@ -68,7 +68,7 @@ func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome
 	}
 	r := &round{
 		Options: m.o, h: &req, master: true, dir: directionOf(&req, true), store: s, c: m.c,
-		newBases: make(map[mail.MailboxGUID]store.State),
+		newBases: make(map[mail.MailboxGUID]store.State), thorough: req.Type == item.SyncFull,
 	}
 	err := m.run(ctx, r)
 	if err != nil {
@@ -78,6 +78,12 @@ func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome
 }
 
 func (m *Master) run(ctx context.Context, r *round) error {
+	if m.c.isStock() {
+		r.stock = &stock{}
+		if err := r.fitToStock(ctx); err != nil {
+			return err
+		}
+	}
 	if err := r.sendNow(r.h); err != nil {
 		return err
 	}
@@ -96,6 +102,11 @@ func (m *Master) run(ctx context.Context, r *round) error {
 		return r.abort(err)
 	}
 	if r.tellsStates() {
+		if r.stock != nil {
+			if err := r.chooseStates(ctx); err != nil {
+				return r.abort(err)
+			}
+		}
 		if err := r.sendStates(); err != nil {
 			return err
 		}
@@ -171,7 +182,7 @@ func (r *round) finish(ctx context.Context, live bool) error {
 	if err := finishError(f); err != nil {
 		return err
 	}
-	if f.RequireFullResync {
+	if f.RequireFullResync && r.stock == nil { // a Dovecot said already for which mailbox
 		clear(r.newBases)
 	}
 	if f.Desync || f.RequireFullResync {
@@ -240,6 +251,9 @@ func (r *round) announceMailboxes(ctx context.Context) error {
 	r.boxesTotal = len(todo)
 	for _, box := range todo {
 		if err := r.announce(ctx, box); err != nil {
+			if r.stock != nil {
+				r.newBases[box.Status.GUID] = store.State{} // what was done of it is above the old one
+			}
 			return fmt.Errorf("mailbox %s: %w", box.Name, err)
 		}
 	}
@@ -271,10 +285,12 @@ func (r *round) announce(ctx context.Context, box mail.Mailbox) error {
 	if err := x.prepare(ctx); err != nil {
 		return err
 	}
-	if err := r.sendNow(x.own); err != nil {
-		return err
+	if r.unusable(x) {
+		r.desync(fmt.Sprintf("%s: the last common state of mailbox %s does not fit any more", r.Side, box.Name))
+		r.newBases[box.Status.GUID] = store.State{}
+		return nil
 	}
-	theirs, err := expect[*item.Mailbox](ctx, r.c, "the answer to a mailbox")
+	theirs, err := x.announce(ctx)
 	if err != nil {
 		return err
 	}
@@ -289,4 +305,15 @@ func (r *round) announce(ctx context.Context, box mail.Mailbox) error {
 		return nil
 	}
 	return x.run(ctx, theirs)
+}
+
+// announce tells the slave of the mailbox and returns its answer.
+func (x *exchange) announce(ctx context.Context) (*item.Mailbox, error) {
+	if x.r.stock != nil {
+		return x.announceTo(ctx)
+	}
+	if err := x.r.sendNow(x.own); err != nil {
+		return nil, err
+	}
+	return expect[*item.Mailbox](ctx, x.r.c, "the answer to a mailbox")
 }

@@ -110,6 +110,8 @@ type round struct {
 	boxesDone  int
 	boxesTotal int
 	buf        []byte
+	thorough   bool   // the own store is looked at behind everybody's back
+	stock      *stock // the other side is no dsyncfs
 }
 
 // remoteNode is what the other side's tree says of a mailbox.

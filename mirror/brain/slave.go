@@ -121,12 +121,15 @@ func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct
 
 // round answers one round. live says that another may follow.
 func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake, watched bool) (live bool, err error) {
-	r := &round{Options: s.o, h: h, peer: h, dir: directionOf(h, false), c: c}
+	r := &round{Options: s.o, h: h, peer: h, dir: directionOf(h, false), c: c, thorough: h.Type == item.SyncFull}
+	if c.isStock() {
+		r.stock = &stock{told: make(map[mail.MailboxGUID]bool)}
+	}
 	live = r.ours() && h.Live && watched
 	if err := r.serve(ctx, s.open, live); err != nil {
 		return false, r.fail(err)
 	}
-	f := &item.Finish{Desync: r.out.Desync, Changed: r.out.Changed}
+	f := &item.Finish{Desync: r.out.Desync, Changed: r.out.Changed, RequireFullResync: r.stock != nil && r.stock.needsFull}
 	if h.DryRun && !h.Verify {
 		f.Plan, f.New = strings.Join(r.out.Plan, "\n"), uint32(r.out.NewHere)
 	}
@@ -201,7 +204,11 @@ func (r *round) fail(err error) error {
 
 // answer compares the mailbox that the master announced.
 func (r *round) answer(ctx context.Context, theirs *item.Mailbox) error {
-	mb, err := r.store.Open(ctx, theirs.GUID)
+	guid, conflict := r.conflicting(theirs.GUID)
+	if !conflict {
+		guid = theirs.GUID
+	}
+	mb, err := r.store.Open(ctx, guid)
 	if errors.Is(err, store.ErrNotFound) {
 		lost := &item.Mailbox{Status: mail.Status{GUID: theirs.GUID}, Lost: true}
 		if r.dir == exportOnly && r.h.NoBackupOverwrite {
@@ -217,7 +224,18 @@ func (r *round) answer(ctx context.Context, theirs *item.Mailbox) error {
 	if err := x.prepare(ctx); err != nil {
 		return err
 	}
-	x.answerBase(theirs)
+	if err := x.answerBase(theirs); err != nil {
+		return err
+	}
+	if r.stock != nil {
+		if err := x.takeGUID(ctx, theirs.GUID); err != nil {
+			return err
+		}
+		if x.own.NoBase && r.stock.told[theirs.GUID] {
+			r.stock.needsFull = true
+			return r.sendNow(&item.Mailbox{Status: mail.Status{GUID: theirs.GUID}, Lost: true})
+		}
+	}
 	if err := r.sendNow(x.own); err != nil {
 		return err
 	}

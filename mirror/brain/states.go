@@ -14,7 +14,7 @@ import (
 // refresh takes notice of what happened to the own store.
 func (r *round) refresh(ctx context.Context) error {
 	report, err := r.store.Refresh(ctx, store.RefreshOptions{
-		Full:    r.h.Type == item.SyncFull,
+		Full:    r.thorough,
 		DryRun:  r.h.DryRun,
 		Guard:   r.judge,
 		Witness: r.Witness,
@@ -54,7 +54,7 @@ func matches(names []string, name mail.Name) bool {
 // baseKey names the other side in the own store. A dsyncfs is known by the epoch of its index, so that both sides keep the
 // common state and find it whoever starts the next round; a Dovecot by its location.
 func (r *round) baseKey() string {
-	if r.ours() {
+	if r.stock == nil && r.ours() {
 		return fmt.Sprintf("index %016x", r.peer.Epoch)
 	}
 	return r.PeerName
@@ -84,6 +84,9 @@ func (r *round) tellsStates() bool { return r.h.Type == item.SyncState || r.ours
 func (r *round) sendStates() error {
 	for _, box := range sortedGUIDs(r.bases) {
 		s := r.bases[box]
+		if r.stock != nil && !r.stock.told[box] {
+			continue
+		}
 		if err := r.c.send(&item.State{
 			GUID: box, UIDValidity: s.UIDValidity, LastCommonUID: s.LastCommonUID,
 			LastCommonModSeq: s.Remote.HighestModSeq, Messages: s.Remote.Messages, Epoch: s.RemoteEpoch,
@@ -100,6 +103,12 @@ func (r *round) receiveStates(ctx context.Context) error {
 	return list(ctx, r.c, "states", func(s *item.State) error {
 		if r.ours() && s.Epoch != r.store.Epoch() {
 			return nil // the modseq belongs to an index that was lost
+		}
+		if r.stock != nil {
+			if s.LastCommonUID == 0 && s.LastCommonModSeq == 0 {
+				return nil // Dovecot's word for "none"
+			}
+			r.stock.told[s.GUID] = true
 		}
 		r.bases[s.GUID] = store.State{
 			UIDValidity: s.UIDValidity, LastCommonUID: s.LastCommonUID,

@@ -25,20 +25,25 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 	boxes = r.selected(boxes)
 	sep := r.store.Capabilities().Separator
 	var remote *tree.Tree
-	if r.master {
-		// A stock 2.3.19 loops for ever when it gets name hashes in another separator than its own, so its is heard first.
+	if r.master || r.stock != nil {
+		// A stock peer does not wait, and the master of two dsyncfs does.
 		if remote, err = r.receiveTree(ctx); err != nil {
 			return err
+		}
+		if r.stock != nil {
+			if boxes, err = r.fitTree(ctx, boxes, remote); err != nil {
+				return err
+			}
 		}
 		if _, there := remote.Lookup(mail.Inbox); there && r.dir != exportOnly {
 			boxes = withoutUnusedInbox(boxes)
 		}
-		err = r.sendTree(boxes, deletions, sep)
+		err = r.sendTree(boxes, deletions, sep, remote)
 	} else {
 		if r.dir != exportOnly {
 			boxes = withoutUnusedInbox(boxes)
 		}
-		if err = r.sendTree(boxes, deletions, sep); err == nil {
+		if err = r.sendTree(boxes, deletions, sep, nil); err == nil {
 			remote, err = r.receiveTree(ctx)
 		}
 	}
@@ -59,6 +64,9 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 	result, err := tree.Sync(local, remote, r.treeMode(), tree.Options{GUIDs: r.guidRule(), Keep: r.hasUnseenMail, Adopt: true})
 	if err != nil {
 		return err
+	}
+	if r.stock != nil {
+		r.noteConflicts(&result)
 	}
 	if err := r.changeTree(ctx, result); err != nil {
 		return err
@@ -175,7 +183,8 @@ func matchPattern(pattern, name string) bool {
 	return name == ""
 }
 
-func (r *round) sendTree(boxes []mail.Mailbox, deletions []mail.Deletion, sep byte) error {
+// sendTree tells the own tree; remote is the other side's, if it was heard already.
+func (r *round) sendTree(boxes []mail.Mailbox, deletions []mail.Deletion, sep byte, remote *tree.Tree) error {
 	for _, box := range boxes {
 		n := &item.Node{
 			Parts: box.Name.Parts(), Existence: box.Existence, GUID: box.Status.GUID,
@@ -189,7 +198,11 @@ func (r *round) sendTree(boxes []mail.Mailbox, deletions []mail.Deletion, sep by
 			return err
 		}
 	}
-	return r.sendNow(&item.EndOfList{}, &item.Deletes{Separator: sep, Deletions: deletions})
+	d := &item.Deletes{Separator: sep, Deletions: deletions}
+	if r.stock != nil {
+		d.Separator, d.Escape, d.Deletions = r.stock.separator, r.stock.escape, r.tellDeletions(deletions, sep, remote)
+	}
+	return r.sendNow(&item.EndOfList{}, d)
 }
 
 // receiveTree hears the other side's tree, with names as this side's store can hold them.
@@ -209,21 +222,29 @@ func (r *round) receiveTree(ctx context.Context) (*tree.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	boxes := make([]mail.Mailbox, len(nodes))
-	for i, name := range mapper.MapAll(parts) {
+	boxes := make([]mail.Mailbox, 0, len(nodes))
+	names := mapper.MapAll(parts)
+	for i, name := range names {
 		n := nodes[i]
-		boxes[i] = mail.Mailbox{
+		box := mail.Mailbox{
 			Name: name, Existence: n.Existence, Renamed: n.Renamed,
 			Subscribed: n.Subscribed, SubscriptionChanged: n.SubscriptionChanged,
 			Status: mail.Status{
 				GUID: n.GUID, UIDValidity: n.UIDValidity, UIDNext: n.UIDNext, Messages: n.Messages, HighestModSeq: n.HighestModSeq,
 			},
 		}
-		r.remote[n.GUID] = remoteNode{name, n.UIDValidity, store.NumbersOf(boxes[i].Status)}
+		if r.stock != nil && !r.takesPart(box) {
+			continue
+		}
+		boxes = append(boxes, box)
+		r.remote[n.GUID] = remoteNode{name, n.UIDValidity, store.NumbersOf(box.Status)}
 	}
 	d, err := expect[*item.Deletes](ctx, r.c, "the deleted mailboxes")
 	if err != nil {
 		return nil, err
+	}
+	if r.stock != nil {
+		r.stock.hear(names, parts, d)
 	}
 	t, err := tree.New(boxes, d.Deletions, d.Separator)
 	if err != nil {

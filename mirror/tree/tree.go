@@ -1,6 +1,7 @@
 package tree
 
 import (
+	"crypto/sha1"
 	"errors"
 	"fmt"
 	"iter"
@@ -227,14 +228,20 @@ func (t *Tree) subscriptions() map[mail.Name]bool {
 // hashName is the name hash with which t's side would record the deletion of name (dovecot 2.3.19
 // dsync_mailbox_tree_build_name128_hash).
 func (t *Tree) hashName(name mail.Name) mail.GUID128 {
-	if t.escape == 0 {
-		return name.NameHash(t.separator)
-	}
-	parts := name.Parts()
+	return HashName(name.Parts(), t.separator, t.escape)
+}
+
+// HashName is the name hash of a name given part by part, as a side with this separator and escape character (0: none)
+// records it.
+func HashName(parts []string, sep, esc byte) mail.GUID128 {
+	whole := make([]string, len(parts))
 	for i, part := range parts {
-		parts[i] = escapePart(part, t.separator, t.escape)
+		if whole[i] = part; esc != 0 {
+			whole[i] = escapePart(part, sep, esc)
+		}
 	}
-	return mail.Name(strings.Join(parts, string([]byte{t.separator}))).NameHash('/')
+	sum := sha1.Sum([]byte(strings.Join(whole, string([]byte{sep}))))
+	return mail.GUID128(sum[:16])
 }
 
 func escapePart(part string, sep, esc byte) string {

@@ -1,0 +1,220 @@
+package maildir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+	"dsyncfs/mirror/store/maildir/dovecotlog"
+	"dsyncfs/mirror/vfs"
+)
+
+// Rename implements [store.Store]. With Maildir++ each mailbox below moves by a rename of its own, children first, so that a
+// crash leaves every mailbox under one of its two names; Refresh finds them by their GUIDs.
+func (s *Store) Rename(ctx context.Context, from, to mail.Name) error {
+	from, to = from.FoldInbox(), to.FoldInbox()
+	if err := s.rename(from, to); err != nil {
+		return fmt.Errorf("rename %q to %q: %w", string(from), string(to), err)
+	}
+	return nil
+}
+
+func (s *Store) rename(from, to mail.Name) error {
+	if from == mail.Inbox || to == mail.Inbox || to.IsBelow(from) || from == to {
+		return store.ErrName
+	}
+	moves, levels, err := s.movesOf(from, to)
+	if err != nil {
+		return err
+	}
+	if s.o.Layout == FS {
+		err = s.renameDir(from, to)
+	} else {
+		for _, m := range moves {
+			if err = s.renameDir(m.rec.Name, m.to); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	now := s.now()
+	s.logName(dovecotlog.Rename, to, now)
+	return s.cat.Update(func(tx store.CatalogTx) error {
+		for _, m := range moves {
+			m.rec.Name = m.to
+			if m.to == to {
+				m.rec.Renamed = now
+			}
+			if err := tx.PutMailbox(m.rec); err != nil {
+				return err
+			}
+		}
+		for _, l := range levels {
+			if err := tx.SetValue(bucketDirectories, string(l), nil); err != nil {
+				return err
+			}
+			if err := tx.SetValue(bucketDirectories, string(to+l[len(from):]), encodeTime(now)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// boxMove is one mailbox that a rename moves.
+type boxMove struct {
+	rec store.MailboxRecord
+	to  mail.Name
+}
+
+// movesOf lists what a rename moves, children before parents, after checking that all of it can be.
+func (s *Store) movesOf(from, to mail.Name) (moves []boxMove, levels []mail.Name, err error) {
+	if _, err := s.o.Layout.DirOf(to); err != nil {
+		return nil, nil, err
+	}
+	known, err := s.records()
+	if err != nil {
+		return nil, nil, err
+	}
+	for name, rec := range known {
+		if name == to || name.IsBelow(to) {
+			return nil, nil, store.ErrExists
+		}
+		if name != from && !name.IsBelow(from) {
+			continue
+		}
+		m := boxMove{rec: rec, to: to + name[len(from):]}
+		if _, err := s.o.Layout.DirOf(m.to); err != nil {
+			return nil, nil, err
+		}
+		moves = append(moves, m)
+	}
+	err = s.cat.View(func(tx store.CatalogTx) error {
+		for l := range tx.Values(bucketDirectories) {
+			if n := mail.Name(l); n == from || n.IsBelow(from) {
+				levels = append(levels, n)
+			}
+		}
+		return nil
+	})
+	if err == nil && len(moves)+len(levels) == 0 {
+		err = store.ErrNotFound
+	}
+	slices.SortFunc(moves, func(a, b boxMove) int { return compareNames(b.rec.Name, a.rec.Name) })
+	return moves, levels, err
+}
+
+func (s *Store) renameDir(from, to mail.Name) error {
+	fromDir, err := s.o.Layout.DirOf(from)
+	if err != nil {
+		return err
+	}
+	toDir, err := s.o.Layout.DirOf(to)
+	if err != nil {
+		return err
+	}
+	source, oldBase, err := s.openParent(fromDir)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, newBase, err := s.openParent(toDir)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	if err := source.RenameNew(oldBase, target, newBase); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = fmt.Errorf("%w: %w", store.ErrExists, err)
+		}
+		if notExist(err) {
+			err = fmt.Errorf("%w: %w", store.ErrNotFound, err)
+		}
+		return err
+	}
+	return errors.Join(source.Sync(), target.Sync())
+}
+
+// SetGUID implements [store.Store].
+func (s *Store) SetGUID(ctx context.Context, from, to mail.MailboxGUID) error {
+	rec, err := s.record(from)
+	if err != nil {
+		return fmt.Errorf("set GUID: %w", err)
+	}
+	if _, err := s.record(to); err == nil || to.IsZero() {
+		return fmt.Errorf("set GUID of %s to %s: %w", describe(rec.Name), to, store.ErrExists)
+	}
+	dir, err := s.o.Layout.DirOf(rec.Name)
+	if err != nil {
+		return err
+	}
+	if err := s.writeGUID(ctx, dir, to); err != nil {
+		return fmt.Errorf("set GUID of %s: %w", describe(rec.Name), err)
+	}
+	// A crash here leaves a mailbox with another GUID than the catalog knows; Refresh recognises it by its mails.
+	delete(s.lists, from)
+	return s.cat.Update(func(tx store.CatalogTx) error {
+		if err := tx.Rekey(from, to); err != nil {
+			return err
+		}
+		rec.Status.GUID = to
+		sig := decodeSignature(rec.Signature)
+		sig.dirty = true
+		rec.Signature = sig.encode()
+		return tx.PutMailbox(rec)
+	})
+}
+
+// writeGUID rewrites the uidlist of a mailbox with another mailbox GUID.
+func (s *Store) writeGUID(ctx context.Context, dir string, guid mail.MailboxGUID) error {
+	d, err := s.fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	release, err := s.locks.acquireExclusive(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer release()
+	list, err := openUIDList(d)
+	if err != nil {
+		return err
+	}
+	defer list.Close()
+	err = replaceUIDList(d, s.fileMode(d), func(w *uidlistWriter) error {
+		u, err := list.read()
+		if err != nil {
+			return err
+		}
+		head := u.header
+		head.guid = guid
+		if err := w.writeHeader(head); err != nil {
+			return err
+		}
+		for {
+			row, ok, err := nextRow(u)
+			if err != nil || !ok {
+				return err
+			}
+			if err := w.write(row.uid, row.fields, row.base); err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return s.touchCur(d)
+}
+
+// touchCur makes a running Dovecot look at the uidlist again.
+func (s *Store) touchCur(box vfs.Dir) error {
+	return ignoreGone(box.SetTimes("cur", s.o.Clock()))
+}

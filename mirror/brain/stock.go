@@ -170,6 +170,20 @@ func (r *round) noteConflicts(result *tree.Result) {
 	result.Changes = kept
 }
 
+// noteSubscriptions asks for another round where the other side renames a subscribed mailbox. It takes the subscription for
+// moved and leaves it with the old name, which then looks like a new one.
+func (r *round) noteSubscriptions(before, after *tree.Tree) {
+	if r.h.DryRun || r.dir == importOnly {
+		return
+	}
+	for box := range before.All() {
+		if now, there := after.ByGUID(box.Status.GUID); there && box.Subscribed && now.Name != box.Name {
+			r.desync(fmt.Sprintf("%s: the subscription of %s has to follow its mailbox", r.Side, box.Name))
+			return
+		}
+	}
+}
+
 // announceTo tells a stock slave of a mailbox and returns its answer: in a conflict under the GUID that should win, and if
 // that is not known there, under the other one.
 func (x *exchange) announceTo(ctx context.Context) (*item.Mailbox, error) {

@@ -67,6 +67,7 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 	}
 	if r.stock != nil {
 		r.noteConflicts(&result)
+		r.noteSubscriptions(remote, result.Remote)
 	}
 	if err := r.changeTree(ctx, result); err != nil {
 		return err

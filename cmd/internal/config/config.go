@@ -8,15 +8,13 @@ package config
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/BurntSushi/toml"
 )
 
 // Config is the settings of one run. Every field can be set in the file and with -o under the name of its tag.
@@ -119,62 +117,13 @@ func Load(file string, overrides []string) (Config, error) {
 	}
 	for _, o := range overrides {
 		if err := c.override(o); err != nil {
-			return c, err
+			return c, fmt.Errorf("-o %s: %w", o, err)
 		}
+	}
+	if err := c.makeAbsolute("."); err != nil {
+		return c, err
 	}
 	return c, c.Validate()
-}
-
-// Paths returns where a settings file is looked for, the first that exists counts.
-func Paths() []string {
-	var paths []string
-	if dir, err := os.UserConfigDir(); err == nil {
-		paths = append(paths, filepath.Join(dir, "dsyncfs", "dsyncfs.toml"))
-	}
-	return append(paths, "/etc/dsyncfs/dsyncfs.toml")
-}
-
-func (c *Config) readDefaultFile() error {
-	for _, path := range Paths() {
-		if _, err := os.Stat(path); err == nil {
-			return c.readFile(path)
-		}
-	}
-	return nil
-}
-
-func (c *Config) readFile(path string) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("settings file: %w", err)
-	}
-	meta, err := toml.Decode(string(text), c)
-	if err != nil {
-		return fmt.Errorf("settings file %s: %w", path, err)
-	}
-	if unknown := meta.Undecoded(); len(unknown) > 0 {
-		return fmt.Errorf("settings file %s: unknown setting %s", path, unknown[0])
-	}
-	return nil
-}
-
-// isDovecot tells a Dovecot configuration from a settings file of ours by its name.
-func isDovecot(path string) bool { return filepath.Ext(path) == ".conf" }
-
-// readDovecot asks doveconf for what we need of a Dovecot configuration.
-func (c *Config) readDovecot(path string) error {
-	bin, err := exec.LookPath("doveconf")
-	if err != nil {
-		return fmt.Errorf("%s is a Dovecot configuration, and doveconf is not installed to read it: %w", path, err)
-	}
-	for setting, target := range map[string]*string{"mail_location": &c.MailLocation} {
-		out, err := exec.Command(bin, "-h", "-c", path, setting).Output()
-		if err != nil {
-			return fmt.Errorf("doveconf -c %s %s: %w", path, setting, err)
-		}
-		*target = strings.TrimSpace(string(out))
-	}
-	return nil
 }
 
 // override takes one -o: SETTING=VALUE, or several separated by commas as FUSE programs do ("ro,allow_other,commit=remote").
@@ -189,24 +138,36 @@ func (c *Config) override(o string) error {
 	return nil
 }
 
-// splitSettings splits at commas that a setting follows, so that a value may hold other commas.
+// splitSettings splits at commas that a setting follows, so that a value may hold other commas. "\," is a comma that never
+// splits, as in the options of FUSE.
 func splitSettings(o string) []string {
 	var parts []string
+	glued := false // the part before ended with a backslash
 	for _, p := range strings.Split(o, ",") {
 		name, _, _ := strings.Cut(p, "=")
-		if len(parts) > 0 && !known(strings.TrimSpace(name)) && !ignored(name) {
-			parts[len(parts)-1] += "," + p
-			continue
+		name = strings.TrimSpace(name)
+		if last := len(parts) - 1; glued || last >= 0 && !known(name) && !ignored(name) && !looksLikeSetting(p) {
+			parts[last] += "," + p
+		} else {
+			parts = append(parts, p)
 		}
-		parts = append(parts, p)
+		last := len(parts) - 1
+		parts[last], glued = strings.CutSuffix(parts[last], `\`)
 	}
 	return parts
+}
+
+// looksLikeSetting reports whether a part is a setting, known or not.
+func looksLikeSetting(part string) bool {
+	name, _, hasValue := strings.Cut(part, "=")
+	return hasValue && name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") == ""
 }
 
 // ignored reports whether mount(8) passes the option to every file system.
 func ignored(name string) bool {
 	return slices.Contains([]string{"rw", "dev", "nodev", "suid", "nosuid", "exec", "noexec", "auto", "noauto", "user", "nouser",
-		"users", "owner", "defaults", "_netdev", "nofail", "async", "atime", "noatime", "relatime", "nodiratime"}, name) ||
+		"users", "owner", "group", "defaults", "_netdev", "nofail", "sync", "async", "dirsync", "atime", "noatime", "relatime",
+		"norelatime", "strictatime", "diratime", "nodiratime", "lazytime", "nolazytime", "comment"}, name) ||
 		strings.HasPrefix(name, "x-")
 }
 
@@ -217,11 +178,16 @@ func (c *Config) Validate() error {
 	if c.Commit != "local" && c.Commit != "remote" {
 		bad("setting commit=%s: must be local or remote", c.Commit)
 	}
-	if len(c.AltChar) > 1 {
-		bad("setting dsync_alt_char=%s: must be one character", c.AltChar)
+	if len(c.AltChar) > 1 || c.AltChar != "" && (c.AltChar[0] <= ' ' || c.AltChar[0] > '~' || strings.ContainsAny(c.AltChar, `/.\&~*%`)) {
+		bad("setting dsync_alt_char=%q: must be one ASCII character that any mailbox name can hold", c.AltChar)
 	}
 	if c.StateDir == "" {
 		bad("setting state_dir: cannot be guessed without HOME; set it")
+	}
+	for name, id := range map[string]int{"uid": c.UID, "gid": c.GID} {
+		if id < -1 || id >= math.MaxUint32 {
+			bad("setting %s=%d: no such number of a user or group", name, id)
+		}
 	}
 	if c.MaxMissing.Percent > 100 {
 		bad("setting max_missing=%d%%: above 100", c.MaxMissing.Percent)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding"
+	"errors"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -53,13 +54,13 @@ func setField(f reflect.Value, value string, hasValue bool) error {
 	case *int:
 		n, err := strconv.Atoi(value)
 		if err != nil {
-			return fmt.Errorf("not a number")
+			return errors.New("must be a number")
 		}
 		*p = n
 	case *time.Duration:
 		return setDuration(p, value)
 	default:
-		return fmt.Errorf("cannot be set here")
+		return errors.New("cannot be set here")
 	}
 	return nil
 }
@@ -71,22 +72,24 @@ func setBool(p *bool, value string, hasValue bool) error {
 	case "no", "false", "0", "off":
 		*p = false
 	case "":
-		*p = !hasValue
+		if hasValue {
+			return errors.New("must be yes or no")
+		}
+		*p = true
 	default:
-		return fmt.Errorf("must be yes or no")
+		return errors.New("must be yes or no")
 	}
 	return nil
 }
 
 // setDuration takes Go's form or a plain number of seconds.
 func setDuration(p *time.Duration, value string) error {
-	if n, err := strconv.Atoi(value); err == nil {
-		*p = time.Duration(n) * time.Second
-		return nil
+	if _, err := strconv.Atoi(value); err == nil {
+		value += "s"
 	}
 	d, err := time.ParseDuration(value)
 	if err != nil {
-		return fmt.Errorf("must be a time such as 30s or 5m")
+		return errors.New("must be a time such as 30s or 5m")
 	}
 	*p = d
 	return nil

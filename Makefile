@@ -1,5 +1,7 @@
 # build, demo and test are what most people want; `make help` lists the rest.
 
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
 GO ?= go
 PREFIX ?= /usr/local
 FUZZTIME ?= 10s
@@ -46,7 +48,7 @@ integration: ## end to end, on real mail and with real programs, with the race d
 	$(GO) test -race -p 1 -timeout=$(TIMEOUT) $(TESTFLAGS) ./integration/...
 
 lint: ## format, vet, staticcheck, import rules
-	@test -z "$$(gofmt -l cmd fusefs mirror remote integration | tee /dev/stderr)" || { echo 'run: gofmt -w .'; exit 1; }
+	@unformatted=$$(gofmt -l cmd fusefs integration mirror remote); [ -z "$$unformatted" ] || { echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	$(GO) test $(TESTFLAGS) ./integration/imports
@@ -55,8 +57,9 @@ bench: setup ## speed and memory beside cp, doveadm and mbsync, as ratios within
 	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./integration/bench | grep -v '^Benchmark'
 
 fuzz: ## every fuzz target for FUZZTIME
-	@set -e; for pkg in $$($(GO) list ./...); do \
-		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+	@for pkg in $$($(GO) list ./...); do \
+		found=$$($(GO) test -list '^Fuzz' $$pkg); \
+		for target in $$(grep '^Fuzz' <<<"$$found"); do \
 			echo "$$pkg $$target"; \
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$pkg; \
 		done; \

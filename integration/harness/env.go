@@ -46,7 +46,7 @@ func New(tb testing.TB) *Env {
 	e.vars = []string{
 		"HOME=" + e.Home, "USER=test", "XDG_STATE_HOME=" + e.Path("state"), "XDG_CONFIG_HOME=" + e.Path("config"),
 		"XDG_RUNTIME_DIR=" + e.Path("run"), "PATH=" + filepath.Dir(Binary(tb)) + ":" + os.Getenv("PATH"),
-		"TMPDIR=" + dir, "LANG=C.UTF-8", "TZ=UTC", "GORACE=log_path=" + e.Path("race"), marker + "=" + dir,
+		"TMPDIR=" + dir, "LANG=C.UTF-8", "TZ=UTC", "GORACE=atexit_sleep_ms=0 log_path=" + e.Path("race"), marker + "=" + dir,
 	}
 	tb.Cleanup(e.close)
 	return e
@@ -61,8 +61,12 @@ func (e *Env) StateDir() string { return e.Path("state", "dsyncfs") }
 // Maildir is one at a path in the environment.
 func (e *Env) Maildir(name string) Maildir { return Maildir{Path: e.Path(name)} }
 
-// close looks for processes that outlived the test and for what the race detector saw.
+// close looks for mounts and processes that outlived the test and for what the race detector saw.
 func (e *Env) close() {
+	for _, m := range mountsBelow(e.Dir) {
+		e.TB.Errorf("left over: mount %s (%s)", m.Point, m.Type)
+		m.force()
+	}
 	for _, p := range markedProcesses(e.Dir) {
 		e.TB.Errorf("left over: process %d: %s", p.PID, p.Command)
 		p.kill()

@@ -15,8 +15,7 @@ func (e *Env) NeomuttCopies(m Maildir, mailbox string) int {
 	if err := os.RemoveAll(out); err != nil {
 		e.TB.Fatal(err)
 	}
-	writeFile(e.TB, rc, fmt.Sprintf(`set mbox_type = Maildir
-set folder = "%s"
+	writeFile(e.TB, rc, fmt.Sprintf(`set folder = "%s"
 set header_cache = ""
 set confirm_append = no
 set confirm_create = no

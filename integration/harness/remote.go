@@ -33,7 +33,7 @@ func (e *Env) NewRemote(config ...string) *Remote {
 	vars := []string{
 		"HOME=" + r.Home, "XDG_STATE_HOME=" + r.StateHome(), "XDG_CONFIG_HOME=" + filepath.Join(r.Home, "config"),
 		"XDG_RUNTIME_DIR=" + r.Home, "PATH=" + filepath.Dir(Binary(e.TB)) + ":/usr/sbin:/usr/bin:/sbin:/bin",
-		"GORACE=log_path=" + e.Path("race"), marker + "=" + filepath.Join(e.Dir, "remote"),
+		`"GORACE=atexit_sleep_ms=0 log_path=` + e.Path("race") + `"`, marker + "=" + filepath.Join(e.Dir, "remote"),
 	}
 	r.SSHD = StartSSHD(e.TB, append(config, "SetEnv "+strings.Join(vars, " "))...)
 	r.URL = fmt.Sprintf("ssh://%s@127.0.0.1:%d", r.User, r.Port)

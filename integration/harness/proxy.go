@@ -1,0 +1,111 @@
+package harness
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Link is the network between dsyncfs and a [Remote]: a port that can be cut off and joined again.
+type Link struct {
+	URL        string // of the remote through this link
+	KnownHosts string // the remote's host key, under the link's port
+
+	tb     testing.TB
+	addr   string
+	target string
+
+	mu       sync.Mutex
+	listener net.Listener
+	conns    map[net.Conn]bool
+	wg       sync.WaitGroup
+}
+
+// NewLink makes a link to the remote. It is up, and ends with the test.
+func (r *Remote) NewLink() *Link {
+	tb := r.env.TB
+	tb.Helper()
+	l := &Link{tb: tb, target: r.Addr, addr: "127.0.0.1:0", conns: map[net.Conn]bool{}, KnownHosts: r.env.Path("link_known_hosts")}
+	l.Join()
+	_, port, _ := strings.Cut(l.addr, ":")
+	l.URL = fmt.Sprintf("ssh://%s@%s", r.User, l.addr)
+	line := strings.Replace(r.HostKeyLine, fmt.Sprintf(":%d ", r.Port), ":"+port+" ", 1)
+	if err := os.WriteFile(l.KnownHosts, []byte(line+"\n"), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(l.Cut)
+	return l
+}
+
+// Options are the settings with which the remote can be reached through the link.
+func (l *Link) Options(r *Remote) []string {
+	return []string{"-o", "identity=" + r.ClientKeyFile, "-o", "known_hosts=" + filepath.Clean(l.KnownHosts)}
+}
+
+// Join opens the port, the same one each time.
+func (l *Link) Join() {
+	l.tb.Helper()
+	listener, err := net.Listen("tcp", l.addr)
+	if err != nil {
+		l.tb.Fatal(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.listener, l.addr = listener, listener.Addr().String()
+	l.wg.Go(func() { l.accept(listener) })
+}
+
+// Cut closes the port and every connection through it, and waits until nothing is left of them.
+func (l *Link) Cut() {
+	l.mu.Lock()
+	if l.listener != nil {
+		l.listener.Close()
+		l.listener = nil
+	}
+	for c := range l.conns {
+		c.Close()
+	}
+	l.mu.Unlock()
+	l.wg.Wait()
+}
+
+func (l *Link) accept(listener net.Listener) {
+	for {
+		near, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		far, err := net.Dial("tcp", l.target)
+		if err != nil {
+			near.Close()
+			continue
+		}
+		l.mu.Lock()
+		if l.listener != listener { // cut meanwhile
+			near.Close()
+			far.Close()
+			l.mu.Unlock()
+			return
+		}
+		l.conns[near], l.conns[far] = true, true
+		l.wg.Go(func() { l.copy(near, far) })
+		l.wg.Go(func() { l.copy(far, near) })
+		l.mu.Unlock()
+	}
+}
+
+// copy passes on one direction; when it ends both do.
+func (l *Link) copy(to, from net.Conn) {
+	_, _ = io.Copy(to, from) // either side may end it
+	to.Close()
+	from.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, to)
+	delete(l.conns, from)
+}

@@ -116,9 +116,13 @@ func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return x.receive(gctx) })
+	var heard error
+	g.Go(func() error { heard = x.receive(gctx); return heard })
 	g.Go(func() error { return x.send(gctx) })
 	if err := g.Wait(); err != nil {
+		if errors.Is(heard, ErrPeer) {
+			err = heard // why sending failed
+		}
 		x.incoming.salvage(context.WithoutCancel(ctx))
 		return err
 	}
@@ -130,7 +134,7 @@ func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 // settled (protocol reference 6.3).
 func (x *exchange) chooseAlignment(ctx context.Context) error {
 	if x.r.h.Verify {
-		x.withContent = true
+		x.withContent = x.r.stock == nil
 		return nil
 	}
 	if x.hasBase {
@@ -266,6 +270,10 @@ func (x *exchange) settle(theirs *item.State) error {
 		x.r.out.Desync = true
 	}
 	if x.r.h.DryRun || !x.r.master && !x.r.ours() {
+		return nil
+	}
+	if x.r.h.NoBackupOverwrite || !x.r.filter().Empty() {
+		x.r.newBases[x.own.GUID] = store.State{} // there may be mails on either side that the other one did not get
 		return nil
 	}
 	if theirs.ChangesDuringSync || x.incoming.desync {

@@ -50,6 +50,9 @@ func (x *exchange) receiveChanges(ctx context.Context) error {
 	}
 	if x.r.h.DryRun {
 		x.describePlan(plan)
+		if x.r.stock != nil {
+			x.countNewThere(plan)
+		}
 		plan = merge.Plan{LastCommon: plan.LastCommon}
 	}
 	return x.incoming.begin(ctx, x, plan)
@@ -95,6 +98,9 @@ func (x *exchange) planOptions() merge.Options {
 		o.Mode = merge.OneWay
 	}
 	switch {
+	case r.stock != nil && r.restores(x.mb.Name()):
+		// What is missing here comes back under the UIDs that it had.
+		o.Absence, o.Tie, o.Aligned = merge.Keep, merge.PreferRemote, merge.Local
 	case r.ours():
 		o.Absence, o.Tie = merge.Keep, merge.Union
 		if x.own.UIDValidity != x.theirs.UIDValidity {

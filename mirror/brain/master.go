@@ -1,6 +1,7 @@
 package brain
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,6 +73,7 @@ func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome
 	}
 	err := m.run(ctx, r)
 	if err != nil {
+		err = r.reason(ctx, err)
 		err = r.saveBases(context.WithoutCancel(ctx), err)
 	}
 	return r.out, err
@@ -125,11 +127,34 @@ func (r *round) sendNow(items ...item.Item) error {
 	if err := r.c.send(items...); err != nil {
 		return err
 	}
-	return r.c.peer.Flush()
+	return r.c.flush()
+}
+
+// reason returns what the other side said when it went away, if err is that it did not listen to us any more.
+func (r *round) reason(ctx context.Context, err error) error {
+	var sending *sendError
+	if !errors.As(err, &sending) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, lastWordTime)
+	defer cancel()
+	for {
+		it, rerr := r.c.recv(ctx)
+		if rerr != nil {
+			return err
+		}
+		if f, last := it.(*item.Finish); last {
+			return cmp.Or(finishError(f), err)
+		}
+	}
 }
 
 // abort tells the other side that this one gives up, unless it is the connection that failed.
 func (r *round) abort(err error) error {
+	var sending *sendError
+	if errors.As(err, &sending) {
+		return err // see reason
+	}
 	if !errors.Is(err, ErrPeer) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, ErrProtocol) {
 		r.lastWord(&item.Done{})
 	}

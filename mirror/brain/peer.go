@@ -92,11 +92,24 @@ func (c *conversation) idle(idle bool) {
 func (c *conversation) send(items ...item.Item) error {
 	for _, it := range items {
 		if err := c.peer.Send(it); err != nil {
-			return err
+			return &sendError{err}
 		}
 	}
 	return nil
 }
+
+func (c *conversation) flush() error {
+	if err := c.peer.Flush(); err != nil {
+		return &sendError{err}
+	}
+	return nil
+}
+
+// sendError is an error of sending. That the other side does not listen any more is seldom the cause: it may have said why.
+type sendError struct{ err error }
+
+func (e *sendError) Error() string { return e.err.Error() }
+func (e *sendError) Unwrap() error { return e.err }
 
 // close ends the conversation and waits for its reader.
 func (c *conversation) close() error {

@@ -73,7 +73,7 @@ func (s *Slave) awaitEOF(ctx context.Context, c *conversation) error {
 	if err := c.send(&item.Done{}); err != nil {
 		return nil
 	}
-	if err := c.peer.Flush(); err != nil {
+	if err := c.flush(); err != nil {
 		return nil
 	}
 	for {
@@ -95,7 +95,7 @@ func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct
 			if err := c.send(&item.Wake{}); err != nil {
 				return nil, err
 			}
-			if err := c.peer.Flush(); err != nil {
+			if err := c.flush(); err != nil {
 				return nil, err
 			}
 		case got := <-c.next():

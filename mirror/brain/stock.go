@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"dsyncfs/mirror/item"
@@ -43,6 +44,11 @@ func (r *round) fitToStock(ctx context.Context) error {
 	switch {
 	case r.h.DryRun, r.h.Verify, r.dir == twoWay && len(r.h.Restore) > 0:
 		r.h.Type, r.h.BackupReceive, r.h.BackupSend, r.h.NoBackupOverwrite = item.SyncFull, false, true, true
+		if r.h.Verify {
+			r.h.Since, r.h.MaxSize = 1, math.MaxInt64 // then it tells dates and sizes
+		} else if !r.h.DryRun {
+			r.desync("what was missing here came back; the rest follows")
+		}
 	case len(r.bases) == 0, r.dir == exportOnly && !r.h.NoBackupOverwrite:
 		r.h.Type = item.SyncFull
 	}
@@ -361,4 +367,15 @@ func (x *exchange) virtualSize(ctx context.Context, m *mail.Message) (uint64, er
 			return 0, fmt.Errorf("reading message %d: %w", m.UID, err)
 		}
 	}
+}
+
+// countNewThere says for a dry run how many messages a stock peer would get, which it cannot say itself: those here that it
+// did not tell of.
+func (x *exchange) countNewThere(p merge.Plan) {
+	common := int(x.theirs.Messages)
+	for i := range p.Adds {
+		common -= len(p.Adds[i].Instances)
+	}
+	x.r.out.Matched += common
+	x.r.out.NewThere += max(0, int(x.own.Messages)-common-len(p.Expunges))
 }

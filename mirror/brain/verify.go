@@ -23,11 +23,14 @@ func (r *round) compareTrees(local, remote *tree.Tree) {
 	for box := range local.All() {
 		other, ok := there[box.Name]
 		delete(there, box.Name)
+		if implied(box) && (!ok || implied(other)) && box.Subscribed == other.Subscribed {
+			continue
+		}
 		r.compareBox(box, other, ok)
 	}
 	rest := make([]mail.Name, 0, len(there))
 	for name, box := range there {
-		if box.Existence == mail.Exists || box.Subscribed {
+		if box.Existence == mail.Exists && !implied(box) || box.Subscribed {
 			rest = append(rest, name)
 		}
 	}
@@ -36,6 +39,10 @@ func (r *round) compareTrees(local, remote *tree.Tree) {
 		r.differs("mailbox %q: only on the other side", string(name))
 	}
 }
+
+// implied reports whether a node is a level of hierarchy and no mailbox. Whether a store keeps such a level by itself depends
+// on its format, and no client has a use for it.
+func implied(box mail.Mailbox) bool { return box.Status.GUID.IsZero() }
 
 func (r *round) compareBox(a, b mail.Mailbox, there bool) {
 	name := string(a.Name)
@@ -100,6 +107,9 @@ func (x *exchange) compare(ctx context.Context) error {
 			report(c.UID, "only on the other side")
 			return nil
 		}
+		if x.r.stock != nil {
+			own.Content, own.POP3 = c.Content, c.POP3 // it does not tell
+		}
 		if d := differences(own, c); d != "" {
 			report(c.UID, "%s", d)
 		}
@@ -131,6 +141,8 @@ func differences(a, b *item.Change) string {
 		return fmt.Sprintf("keywords %v, %v", keywordsOf(a), keywordsOf(b))
 	case a.Received != b.Received:
 		return fmt.Sprintf("received at %d, %d", a.Received, b.Received)
+	case a.HasSize && b.HasSize && a.VirtualSize != b.VirtualSize:
+		return fmt.Sprintf("size %d, %d", a.VirtualSize, b.VirtualSize)
 	case a.POP3 != b.POP3:
 		return fmt.Sprintf("POP3 %q, %q", a.POP3, b.POP3)
 	}

@@ -76,12 +76,12 @@ func (b *boxScan) unlisted() ([]int32, error) {
 
 // identityOf returns what is known of a file that gets a UID.
 func (b *boxScan) identityOf(i int32) identity {
-	if id, ok := b.inherited[i]; ok && storableGUID(id.guid) {
-		return id
-	}
 	base := b.files.base(i)
 	if p, ok := b.r.pending[pendingKey(b.rec.Status.GUID, string(base))]; ok {
 		return p.identity()
+	}
+	if id, ok := b.inherited[i]; ok && storableGUID(id.guid) {
+		return id
 	}
 	if m, ok := b.r.moved[moveKey(base)]; ok && storableGUID(m.guid) {
 		return identity{guid: m.guid, saved: m.saved, keywords: m.keywords}

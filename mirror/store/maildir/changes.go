@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
+	"dsyncfs/mirror/vfs"
 )
 
 // writeKeywords gives letters to the keywords that the batch brings.
@@ -106,6 +108,9 @@ func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (there bool, 
 		if dir == nil {
 			return errGone
 		}
+		if same, err := a.isStill(r, dir, name); err != nil || !same {
+			return cmp.Or(err, errGone)
+		}
 		held := a.s.heldName(a.rec.Status.GUID, r.UID)
 		if err := dir.Link(name, tmp, held); err == nil {
 			a.s.held.add(r.Message, held)
@@ -124,6 +129,24 @@ func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (there bool, 
 		a.quota.count--
 	}
 	return err == nil, err
+}
+
+// isStill reports whether a file has the bytes of the message, as far as size and time tell. What someone wrote in the place
+// of a mail is another one, which nobody expunged: it gets a GUID of its own when the next refresh finds it.
+func (a *apply) isStill(r store.MessageRecord, dir vfs.Dir, name string) (bool, error) {
+	info, err := dir.Stat(name)
+	if err != nil || info.Size == r.Size && info.Mtime.Unix() == r.Received {
+		return true, err
+	}
+	guid, err := a.s.randomGUID()
+	if err != nil {
+		return false, err
+	}
+	key := pendingKey(a.rec.Status.GUID, baseOf(r.File))
+	a.op(func(tx store.CatalogTx) error {
+		return putJSON(tx, bucketPending, key, pendingMail{GUID: mail.GUID(guid.String())})
+	})
+	return false, nil
 }
 
 // touched notes that the directory of a file has to be synced.

@@ -9,7 +9,8 @@ import (
 )
 
 // pendingMail is the note that Apply makes of a mail before its file appears under a name that does not say its GUID. After
-// a crash between the two the next refresh finds a file without a UID, and here who it is.
+// a crash between the two the next refresh finds a file without a UID, and here who it is. It makes one too of a mail that
+// took the place of another one.
 type pendingMail struct {
 	GUID  mail.GUID
 	UIDL  string `json:",omitempty"`

@@ -316,6 +316,11 @@ func (b *boxScan) knownOnly(r store.MessageRecord) error {
 		b.noteMoved(r)
 		return nil
 	}
+	if b.r.o.Full && b.files.entries[i].uid == 0 && b.files.entries[i].mark&markDrop == 0 {
+		if replaced, err := b.replacedInPlace(i, r); err != nil || replaced {
+			return err
+		}
+	}
 	if b.files.entries[i].uid == 0 {
 		if _, ok := b.inherited[i]; !ok {
 			b.inherited[i] = identity{guid: r.GUID, uidl: r.POP3UIDL, order: r.POP3Order, saved: r.Saved}

@@ -130,7 +130,11 @@ func (s *Store) checkRoot() error {
 	if !empty {
 		return fmt.Errorf("%w: the directory holds other things", store.ErrLocation)
 	}
-	return s.makeSubdirs(s.root)
+	if err := s.makeSubdirs(s.root); err != nil {
+		return err
+	}
+	// Once the state of a round is kept, an empty directory is taken for a disk that is away.
+	return s.root.Sync()
 }
 
 // looksLikeMailbox reports whether a directory below the root has the marks of a mailbox.
@@ -155,13 +159,14 @@ func hasMailboxMarks(d vfs.Dir) bool {
 	return false
 }
 
-// makeSubdirs makes what is missing of cur, new and tmp, with the mode of their parent.
+// makeSubdirs makes what is missing of cur, new and tmp, with the mode of their parent. What an error leaves of them is a
+// Maildir, by its cur.
 func (s *Store) makeSubdirs(d vfs.Dir) error {
 	info, err := d.Info()
 	if err != nil {
 		return err
 	}
-	for _, sub := range []string{"tmp", "new", "cur"} {
+	for _, sub := range []string{"cur", "new", "tmp"} {
 		if err := d.Mkdir(sub, info.Mode&0o777); err != nil && !errors.Is(err, os.ErrExist) {
 			return noSpace(err)
 		}

@@ -15,9 +15,10 @@ type ledger struct {
 // entry is one content. It is owed, that is, it must not be lost, while users made it appear more often than they removed it.
 type entry struct {
 	n       int
-	puts    int // deliveries, copies, the far ends of moves
-	removes int // expunges, the near ends of moves, deletions of its mailbox
-	root    int // the content that it was before users edited it
+	puts    int  // deliveries, copies, the far ends of moves
+	removes int  // expunges, the near ends of moves, deletions of its mailbox
+	gone    bool // its mailbox was deleted somewhere
+	root    int  // the content that it was before users edited it
 	became  []*entry
 }
 
@@ -46,14 +47,22 @@ func (l *ledger) put(content string) {
 
 func (l *ledger) remove(content string) {
 	if e := l.contents[content]; e != nil {
-		e.remove()
+		e.removes++
 	}
 }
 
-func (e *entry) remove() {
+// deleted says that a mailbox was deleted with the mail in it, and with what users of other replicas wrote in its place.
+func (l *ledger) deleted(content string) {
+	if e := l.contents[content]; e != nil {
+		e.deleted()
+	}
+}
+
+func (e *entry) deleted() {
 	e.removes++
+	e.gone = true
 	for _, b := range e.became {
-		b.remove()
+		b.deleted()
 	}
 }
 
@@ -65,13 +74,15 @@ func (l *ledger) all() []string {
 	return slices.SortedFunc(maps.Keys(l.contents), func(a, b string) int { return l.contents[a].n - l.contents[b].n })
 }
 
-// edited says that a user wrote another content in the place of one. Until a full sync finds out, the other side knows only
-// the old mail, so what becomes of that becomes of the new one.
+// edited says that a user wrote another content in the place of one.
 func (l *ledger) edited(old, content string) {
 	l.remove(old)
 	l.put(content)
 	if o, e := l.contents[old], l.contents[content]; o != nil && e != nil {
 		e.root = o.root
+		if o.gone {
+			e.deleted()
+		}
 		o.became = append(o.became, e)
 	}
 }

@@ -35,6 +35,8 @@ type replica struct {
 	offset time.Duration // of its clock
 	born   bool          // the Maildir was there once, so that nobody may make it again
 
+	edited bool // a user changed a mail in place since the last full sync
+
 	witnessed map[witnessed]bool // what was removed through a mount
 
 	mu      sync.Mutex

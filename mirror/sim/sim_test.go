@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -43,7 +44,8 @@ func envInt(t *testing.T, name string, otherwise int) int {
 // report shows what is wrong in the shortest history.
 func report(t *testing.T, seed int, h History) {
 	t.Helper()
-	h = Shrink(h, envInt(t, "SIM_SHRINK", 400), func(h History) bool { return Run(t, h) != nil })
+	kind := kindOf(Run(t, h))
+	h = Shrink(h, envInt(t, "SIM_SHRINK", 600), func(h History) bool { return kindOf(Run(t, h)) == kind })
 	err := Run(t, h)
 	var v *Violation
 	if !errors.As(err, &v) {
@@ -51,6 +53,24 @@ func report(t *testing.T, seed int, h History) {
 	}
 	t.Fatalf("seed %d: %v\n\nhistory (SIM_HISTORY replays it from a file; SIM_SEED=%d SIM_SEEDS=1 the whole):\n%s\ncourse:\n%s",
 		seed, err, seed, h, strings.Join(v.Trace, "\n"))
+}
+
+var (
+	where  = regexp.MustCompile(`^(step \d+ \([^)]*\)|at the end|at rest|a day later|one more sync \(.\)|[A-C]): `)
+	detail = regexp.MustCompile(`\d+|"[^"]*"`)
+)
+
+// kindOf says what is wrong without where and with what, so that a history is not shrunk to one that fails otherwise.
+func kindOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	for where.MatchString(text) {
+		text = where.ReplaceAllString(text, "")
+	}
+	text = detail.ReplaceAllString(text, "")
+	return text[:min(len(text), 30)]
 }
 
 func replay(t *testing.T, file string) {
@@ -68,4 +88,19 @@ func replay(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestSurvey runs SIM_SURVEY histories from SIM_SEED on and lists those that fail, without making them shorter.
+func TestSurvey(t *testing.T) {
+	n := envInt(t, "SIM_SURVEY", 0)
+	first := envInt(t, "SIM_SEED", 1)
+	failed := 0
+	for seed := first; seed < first+n; seed++ {
+		if err := Run(t, Generate(uint64(seed))); err != nil {
+			line, _, _ := strings.Cut(err.Error(), "\n")
+			t.Errorf("seed %d: %.300s", seed, line)
+			failed++
+		}
+	}
+	t.Logf("%d of %d histories failed", failed, n)
 }

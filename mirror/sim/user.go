@@ -484,6 +484,7 @@ func (u *user) edit() error {
 	if err := u.replace(d, m.file.name, content); err != nil {
 		return err
 	}
+	u.r.edited = true
 	u.w.ledger.edited(m.file.content, content)
 	return nil
 }
@@ -619,7 +620,7 @@ func (u *user) deleteBox(name mail.Name, dir string) error {
 			return err
 		}
 		for _, m := range mails {
-			u.w.ledger.remove(m.file.content)
+			u.w.ledger.deleted(m.file.content)
 		}
 		if u.pick(2) == 0 {
 			u.r.witnessed[witnessed{n, ""}] = true

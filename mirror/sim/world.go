@@ -119,6 +119,9 @@ func (w *world) step(s Step) error {
 		r.offset += time.Duration(int64(s.Seed%7200)-3600) * time.Second
 		return nil
 	case "forget":
+		if r.edited {
+			return nil // nobody could know what was edited, then
+		}
 		w.calm = false
 		r.forget()
 		return nil
@@ -157,6 +160,9 @@ func (w *world) sync(s Step) error {
 		if err != nil {
 			return fmt.Errorf("after the user's decision: %w", err)
 		}
+	}
+	if s.Type == "f" && err == nil && s.Users == 0 {
+		master.edited, slave.edited = false, false
 	}
 	return w.checks.now(err == nil)
 }
@@ -262,6 +268,9 @@ func (w *world) converse(ctx context.Context, s Step, l *link, master, slave *re
 	}
 	out, err := pair.Sync(ctx, req)
 	serving.Wait()
+	if served != nil {
+		w.note("  the slave %s: %v", slave.name, served)
+	}
 	var stopped *guard.Error
 	if errors.As(served, &stopped) || errors.As(err, &stopped) {
 		return out, errors.Join(err, w.checks.tripped(master, slave, err, served))

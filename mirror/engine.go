@@ -280,6 +280,7 @@ func (l *loop) rounds(ctx context.Context, req brain.Request) (total brain.Outco
 		if total.Desync = out.Desync; !out.Desync {
 			break
 		}
+		req.Restore = nil // they are back
 	}
 	l.failures = 0
 	return total, nil

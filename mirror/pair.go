@@ -37,6 +37,7 @@ func (p Pair) Sync(ctx context.Context, req brain.Request) (brain.Outcome, error
 		if err != nil || !out.Desync {
 			return total, err
 		}
+		req.Restore = nil // they are back
 		p.Logger.Info("something changed meanwhile", "round", n+1, "notes", out.Notes)
 		if req.Type == item.SyncChanged {
 			req.Type = item.SyncFull

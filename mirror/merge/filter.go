@@ -27,6 +27,9 @@ func (f *Filter) ParseFlagFilter(s string) {
 	f.Keyword = s
 }
 
+// Empty reports whether all mails are wanted.
+func (f Filter) Empty() bool { return f.empty() }
+
 func (f *Filter) empty() bool { return *f == Filter{} }
 
 // wantsRecord judges a peer's save. A size that was not sent is never too large.

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"time"
 )
 
 // Loss says how much of what was not synced a crash takes.
@@ -32,11 +33,13 @@ func (m *Mem) Crash(loss Loss, seed uint64) *Mem {
 		loss:  loss,
 		rand:  rand.New(rand.NewPCG(seed, 0)),
 		names: map[*inode]map[string]*inode{},
+		times: map[*inode]time.Time{},
 		clone: map[*inode]*inode{},
 	}
 	for _, ch := range c.survivors(m.pending) {
 		for _, n := range ch.names {
 			n.apply(c.dir(n.dir))
+			c.times[n.dir] = ch.at
 		}
 	}
 	return &Mem{clock: m.clock, lastIno: m.lastIno, root: c.copy(m.root, nil)}
@@ -62,6 +65,7 @@ type change struct {
 	names []nameChange
 	subject,
 	replaced *inode // whose link count it changes
+	at      time.Time
 	ordered bool // a later change was synced; ext4 writes them in order
 }
 
@@ -93,6 +97,7 @@ func (c *change) touches(dir *inode) bool {
 func (c *change) applyDurable() {
 	for _, n := range c.names {
 		n.apply(n.dir.durable)
+		n.dir.changed = c.at
 	}
 }
 
@@ -103,7 +108,7 @@ func (m *Mem) change(subject, replaced *inode, names ...nameChange) {
 		n.apply(n.dir.names)
 		n.dir.mtime, n.dir.ctime = now, now
 	}
-	m.pending = append(m.pending, &change{names: names, subject: subject, replaced: replaced})
+	m.pending = append(m.pending, &change{names: names, subject: subject, replaced: replaced, at: now})
 }
 
 // syncDir makes the changes in dir durable, and those that they follow.
@@ -127,6 +132,7 @@ func (m *Mem) syncDir(dir *inode) {
 		rest = append(rest, c)
 	}
 	m.pending = rest
+	dir.changed = dir.mtime
 }
 
 // crash is the work of one [Mem.Crash].
@@ -134,6 +140,7 @@ type crash struct {
 	loss  Loss
 	rand  *rand.Rand
 	names map[*inode]map[string]*inode // of the directories, after the crash
+	times map[*inode]time.Time         // of the same: when their names last changed, as far as the disk knows
 	clone map[*inode]*inode
 }
 
@@ -166,7 +173,7 @@ func (c *crash) dir(n *inode) map[string]*inode {
 	names, ok := c.names[n]
 	if !ok {
 		names = maps.Clone(n.durable)
-		c.names[n] = names
+		c.names[n], c.times[n] = names, n.changed
 	}
 	return names
 }
@@ -187,6 +194,10 @@ func (c *crash) copy(n, parent *inode) *inode {
 	n2.parent = parent
 	n2.names = map[string]*inode{}
 	names := c.dir(n)
+	if c.loss != LoseNothing {
+		n2.mtime = c.times[n] // goes to the disk together with the names
+	}
+	n2.changed = n2.mtime
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		n2.names[name] = c.copy(names[name], n2)
 	}

@@ -37,6 +37,7 @@ type inode struct {
 
 	names   map[string]*inode // of a directory
 	durable map[string]*inode // of a directory: the names that survive any crash
+	changed time.Time         // of a directory: its mtime with the durable names
 	parent  *inode            // of a directory; nil for the root and once removed
 }
 
@@ -53,7 +54,7 @@ func (m *Mem) newInode(typ Type, mode uint32) *inode {
 	now := m.clock()
 	n := &inode{ino: m.lastIno, typ: typ, mode: mode, mtime: now, ctime: now}
 	if typ == Directory {
-		n.names, n.durable = map[string]*inode{}, map[string]*inode{}
+		n.names, n.durable, n.changed = map[string]*inode{}, map[string]*inode{}, now
 	}
 	return n
 }
@@ -113,7 +114,7 @@ func (m *Mem) Sync() error {
 }
 
 func (n *inode) syncAll() {
-	n.synced = len(n.data)
+	n.synced, n.changed = len(n.data), n.mtime
 	for _, c := range n.names {
 		c.syncAll()
 	}

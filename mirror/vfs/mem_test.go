@@ -189,6 +189,23 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestCrashTakesTheTimeOfADirectoryBackWithItsNames: who remembers the time sees that the names are not those of then.
+func TestCrashTakesTheTimeOfADirectoryBackWithItsNames(t *testing.T) {
+	m := newMem()
+	root := rootOf(t, m)
+	write(t, root, "a", "one", true)
+	synced, err := root.Info()
+	must(t, err)
+	must(t, root.Remove("a"))
+	for loss, back := range map[vfs.Loss]bool{vfs.LoseNothing: false, vfs.LoseAll: true} {
+		info, err := rootOf(t, m.Crash(loss, 1)).Info()
+		must(t, err)
+		if info.Mtime.Equal(synced.Mtime) != back {
+			t.Errorf("loss %d: mtime %v, synced at %v", loss, info.Mtime, synced.Mtime)
+		}
+	}
+}
+
 func TestCrashGivesAWorkingFileSystem(t *testing.T) {
 	m := newMem()
 	root := rootOf(t, m)

@@ -15,6 +15,7 @@ const seeds = 60
 // TestSim runs SIM_SEEDS histories (default 60) from SIM_SEED (default 1) on. SIM_SEEDS=1 SIM_SEED=n replays one; SIM_HISTORY
 // names a file with a history to be replayed as it is.
 func TestSim(t *testing.T) {
+	Verbose = os.Getenv("SIM_VERBOSE") != ""
 	if file := os.Getenv("SIM_HISTORY"); file != "" {
 		replay(t, file)
 		return

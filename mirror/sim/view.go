@@ -355,3 +355,20 @@ func image(fsys vfs.FS) (map[string]string, error) {
 	}
 	return out, walk("")
 }
+
+// String is one line per mailbox and mail, for the course of a simulation.
+func (a *accountView) String() string {
+	var out strings.Builder
+	for _, b := range a.boxes {
+		fmt.Fprintf(&out, "    %s G%.8s V%d N%d\n", b.name, b.guid, b.validity, b.next)
+		uids := make(map[string]uint64)
+		for _, row := range b.list {
+			uids[row.base] = row.uid
+		}
+		for _, f := range b.files {
+			subject, _, _ := strings.Cut(strings.TrimPrefix(f.content, "Subject: "), "\n")
+			fmt.Fprintf(&out, "      UID %d %s/%s ino %d: %.20s\n", uids[f.Base], f.sub, f.name, f.info.Ino, subject)
+		}
+	}
+	return out.String()
+}

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,7 +18,6 @@ import (
 	"dsyncfs/mirror/brain"
 	"dsyncfs/mirror/guard"
 	"dsyncfs/mirror/item"
-	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
 	"dsyncfs/mirror/store/maildir"
 	"dsyncfs/mirror/vfs"
@@ -97,11 +97,27 @@ func newWorld(h History) *world {
 
 func (w *world) runHistory(h History) error {
 	for i, s := range h.Steps {
-		if err := w.step(s); err != nil {
+		err := w.step(s)
+		w.show()
+		if err != nil {
 			return fmt.Errorf("step %d (%s of %s): %w", i+1, s.Op, w.replicas[s.Side].name, err)
 		}
 	}
 	return w.settle()
+}
+
+// Verbose lets the course show all mailboxes after each step.
+var Verbose = false
+
+func (w *world) show() {
+	if !Verbose {
+		return
+	}
+	for _, r := range w.replicas {
+		if a, err := readAccount(r.disk, r.layout); err == nil {
+			w.note("    %s:\n%s", r.name, a)
+		}
+	}
 }
 
 func (w *world) step(s Step) error {
@@ -130,6 +146,7 @@ func (w *world) step(s Step) error {
 		r.crash(vfs.Loss(s.Seed%4), s.Seed)
 		return w.checks.now(false)
 	}
+	w.calm = w.calm && slices.Contains(calmOps, s.Op)
 	return w.act(r, s.Op, s.Seed)
 }
 
@@ -318,6 +335,7 @@ func (w *world) settle() error {
 	for n := 0; ; n++ {
 		changed, err := w.syncAll("f")
 		if err != nil {
+			w.show()
 			return fmt.Errorf("at the end: %w", err)
 		}
 		if !changed {
@@ -328,6 +346,7 @@ func (w *world) settle() error {
 		}
 		time.Sleep(10 * time.Second)
 	}
+	w.show()
 	if err := w.checks.equal(); err != nil {
 		return fmt.Errorf("at rest: %w", err)
 	}
@@ -376,5 +395,3 @@ func (w *world) syncAll(typ string) (changed bool, err error) {
 	}
 	return changed, nil
 }
-
-var _ = mail.Inbox

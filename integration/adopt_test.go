@@ -12,6 +12,7 @@ import (
 
 // Promise 8: two copies that exist already are joined by content. Nothing is doubled and nothing is sent.
 func TestExistingCopiesAreAdopted(t *testing.T) {
+	t.Parallel()
 	const mails = 200
 	cases := []struct {
 		name string
@@ -99,6 +100,7 @@ func nameLikeMbsync(t *testing.T, m harness.Maildir) {
 // A copy that the real mbsync made. It inserts a header line X-TUID into every mail that it copies, so the two sides
 // are the same mails with not quite the same bytes; they are adopted all the same, and stay as they are.
 func TestAnMbsyncCopyIsAdopted(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 100))
 	mbsync(t, p)
@@ -145,6 +147,7 @@ Create Both
 
 // Copies that differ by some mails are joined to what both have together.
 func TestCopiesThatDifferAreJoined(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 100))
 	p.Must("cp", "-a", p.a.Path, p.b.Path)
@@ -160,6 +163,7 @@ func TestCopiesThatDifferAreJoined(t *testing.T) {
 
 // The same mail twice in a mailbox on purpose stays twice, on both sides, once each side knows it.
 func TestIntendedDuplicatesStay(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	note := harness.Note("twice")
 	p.a.Create(t, "INBOX")
@@ -178,6 +182,7 @@ func TestIntendedDuplicatesStay(t *testing.T) {
 
 // Base names that other programs chose and no GUID can be: the mail is mirrored all the same.
 func TestOddFileNamesAreMirrored(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	p.a.Create(t, "INBOX")
 	for i, base := range []string{

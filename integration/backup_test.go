@@ -55,6 +55,7 @@ var ways = []struct {
 
 // The whole thread by every way: a first mirror, one with changes on both sides, a verify that sees a difference.
 func TestMirrorByEveryWay(t *testing.T) {
+	t.Parallel()
 	for _, way := range ways {
 		t.Run(way.name, func(t *testing.T) {
 			p := way.pair(t)
@@ -79,6 +80,7 @@ func TestMirrorByEveryWay(t *testing.T) {
 
 // backup makes the destination equal to the source whatever happened in the destination, and leaves the source alone.
 func TestBackupMakesTheDestinationEqual(t *testing.T) {
+	t.Parallel()
 	for _, reverse := range []bool{false, true} {
 		for _, way := range ways {
 			name, options := way.name, []string(nil)
@@ -127,6 +129,7 @@ func spoil(t *testing.T, m harness.Maildir) {
 
 // What changes in the source reaches the destination: expunges, flags, moves, mailboxes.
 func TestBackupFollowsTheSource(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 150))
 	p.backup().Want(0)
@@ -138,6 +141,7 @@ func TestBackupFollowsTheSource(t *testing.T) {
 
 // A dry run says what would be done and does nothing.
 func TestDryRunChangesNothing(t *testing.T) {
+	t.Parallel()
 	for _, way := range ways[:4] {
 		t.Run(way.name, func(t *testing.T) {
 			p := way.pair(t)

@@ -46,6 +46,7 @@ func runBadCases(t *testing.T, newPair func(t *testing.T) *pair, cases []badCase
 
 // Locations that are none.
 func TestBadLocations(t *testing.T) {
+	t.Parallel()
 	at := func(path string) func(t *testing.T, p *pair) {
 		return func(t *testing.T, p *pair) { p.other = []string{"maildir:" + p.Path(path)} }
 	}
@@ -93,6 +94,7 @@ func TestBadLocations(t *testing.T) {
 
 // Files in a Maildir that are not what they should be.
 func TestBadMaildirs(t *testing.T) {
+	t.Parallel()
 	uidlist := func(edit func(lines []string) []string) func(t *testing.T, p *pair) {
 		return func(t *testing.T, p *pair) {
 			path := filepath.Join(p.b.Dir("Work"), "dovecot-uidlist")
@@ -147,6 +149,7 @@ func TestBadMaildirs(t *testing.T) {
 
 // A peer that is none, or not the one it should be.
 func TestBadPeers(t *testing.T) {
+	t.Parallel()
 	peer := func(script string) func(t *testing.T, p *pair) {
 		return func(t *testing.T, p *pair) {
 			file := p.Path("peer")
@@ -176,6 +179,7 @@ func TestBadPeers(t *testing.T) {
 // Mailbox names that would lead out of the Maildir, or that no store can hold: they are refused, or replaced by harmless
 // ones as option -C says, and nothing outside the Maildir is touched.
 func TestHostileMailboxNames(t *testing.T) {
+	t.Parallel()
 	for what, name := range map[string]string{
 		"..":           "..",
 		"../x":         `..\/x`,
@@ -248,6 +252,7 @@ func hostilePeer(t *testing.T, p *pair, name string) int {
 
 // Everything that can be wrong with an ssh connection.
 func TestBadSSH(t *testing.T) {
+	t.Parallel()
 	var remote *harness.Remote
 	withSSH := func(t *testing.T) *pair {
 		p, r := newSSHPair(t)
@@ -322,6 +327,7 @@ func greeter(t *testing.T, text string) string {
 
 // A directory that may not be read or written. Root may everything, so the runs are another user's.
 func TestNoPermission(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to be another user")
 	}
@@ -364,6 +370,7 @@ func TestNoPermission(t *testing.T) {
 
 // A disk that is full on either side: an error, and all is made good when there is space again.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to mount a small file system")
 	}
@@ -418,6 +425,7 @@ func sourceKept(t *testing.T, before harness.Snapshot, m harness.Maildir) {
 
 // A corrupt index is noticed, set aside and made anew: no error, and nothing lost, doubled or sent again.
 func TestACorruptIndexIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(path string, size int64) error{
 		"garbage":   func(path string, size int64) error { return os.WriteFile(path, make([]byte, size), 0o600) },
 		"cut off":   func(path string, size int64) error { return os.Truncate(path, size/3) },
@@ -468,6 +476,7 @@ func overwriteMiddle(path string, size int64) error {
 
 // Two runs on one state: the second says who is at work.
 func TestAStateInUseIsToldWithItsOwner(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 60))
 	p.mirror().Want(0)

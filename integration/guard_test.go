@@ -32,6 +32,7 @@ func vanish(t *testing.T, m harness.Maildir, mailbox string, n int) {
 
 // Promise 7: what merely is not there any more is no expunge beyond limits, in a mirror and in a backup.
 func TestVanishedMailStopsTheSync(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name    string
 		status  int
@@ -94,6 +95,7 @@ func TestVanishedMailStopsTheSync(t *testing.T) {
 
 // Who confirms gets what he confirmed, and nothing else.
 func TestAllowMassExpunge(t *testing.T) {
+	t.Parallel()
 	p, want := guardedPair(t)
 	vanish(t, p.a, "Big", 150)
 	vanish(t, p.a, "INBOX", 10)
@@ -114,6 +116,7 @@ func TestAllowMassExpunge(t *testing.T) {
 
 // Restoring brings the very mails back: with their UIDs and flags.
 func TestRestoreBringsVanishedMailBack(t *testing.T) {
+	t.Parallel()
 	for _, emptied := range []string{"half", "all", "the directory"} {
 		t.Run(emptied, func(t *testing.T) {
 			p, want := guardedPair(t)
@@ -147,6 +150,7 @@ func TestRestoreBringsVanishedMailBack(t *testing.T) {
 
 // Within the limits a mail that is not there any more was expunged.
 func TestFewVanishedMailsAreExpunges(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		mailbox string
 		n       int
@@ -166,6 +170,7 @@ func TestFewVanishedMailsAreExpunges(t *testing.T) {
 
 // The limits are a setting.
 func TestMaxMissingIsASetting(t *testing.T) {
+	t.Parallel()
 	p, _ := guardedPair(t)
 	vanish(t, p.a, "Big", 45)
 	p.mirror("-o", "max_missing=5%,10").Want(3).Says("Big")
@@ -176,6 +181,7 @@ func TestMaxMissingIsASetting(t *testing.T) {
 
 // A move is no loss, however many mails move, and no mail is sent again for it.
 func TestMovesAreNoLoss(t *testing.T) {
+	t.Parallel()
 	p, want := guardedPair(t)
 	p.a.Create(t, "Archive")
 	for _, sub := range []string{"cur", "new"} {
@@ -197,6 +203,7 @@ func TestMovesAreNoLoss(t *testing.T) {
 
 // Dovecot writes down who expunged what, which is a witness however many they are.
 func TestExpungesByDovecotAreWitnessed(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	d := p.NewDovecot("account")
 	p.a = d.Maildir

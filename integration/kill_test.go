@@ -26,6 +26,7 @@ func rounds(t *testing.T, normally int) int {
 // Promises 1 and 2: a sync that is killed anywhere, and repeated, loses nothing, doubles nothing, and does not send again
 // what had arrived.
 func TestMirrorKilledAnywhere(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		newPair func(t *testing.T) *pair
@@ -124,6 +125,7 @@ func noRemains(t *testing.T, m harness.Maildir) {
 
 // The same for the syncs that follow the first: changes of all kinds on both sides.
 func TestLaterMirrorKilledAnywhere(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 300))
 	p.settled()
@@ -163,6 +165,7 @@ func TestLaterMirrorKilledAnywhere(t *testing.T) {
 
 // The connection is cut, not the processes: exit status 75, and the next run completes it.
 func TestMirrorWithTheConnectionCut(t *testing.T) {
+	t.Parallel()
 	p, r := newSSHPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 800))
 	want := p.a.Read(t).Copies()

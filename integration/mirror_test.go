@@ -15,6 +15,7 @@ import (
 
 // The first demand on the project: two different Maildirs of real mail, which share some, become equal in one run.
 func TestMirrorJoinsTwoRealMaildirs(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		aFS, bFS bool
@@ -83,6 +84,7 @@ func addPOP3Fields(t *testing.T, path string) {
 
 // Promise 3: a client cannot tell the two sides apart.
 func TestMirrorKeepsWhatClientsSee(t *testing.T) {
+	t.Parallel()
 	for _, layout := range []string{"Maildir++", "LAYOUT=fs"} {
 		t.Run("from a Dovecot to "+layout, func(t *testing.T) {
 			p := newPair(t)
@@ -102,6 +104,7 @@ func TestMirrorKeepsWhatClientsSee(t *testing.T) {
 // A mirror that has nothing to do touches nothing at all, not even a directory's time, once the last change is old enough
 // for its time to be trusted.
 func TestMirrorLeavesNoTraceWhenNothingChanged(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 200))
 	p.settled()
@@ -117,6 +120,7 @@ func TestMirrorLeavesNoTraceWhenNothingChanged(t *testing.T) {
 
 // The changes of both sides since the last sync meet in one, as the table of merge rules says.
 func TestMirrorMergesChangesOfBothSides(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 200))
 	p.settled()
@@ -248,6 +252,7 @@ func move(t *testing.T, m harness.Maildir, msg harness.Message, mailbox string) 
 
 // A mailbox that was renamed on one side is renamed on the other: nothing is sent.
 func TestMirrorRenamesMailboxes(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 100))
 	p.settled()
@@ -267,6 +272,7 @@ func TestMirrorRenamesMailboxes(t *testing.T) {
 
 // A mailbox deleted here that got a mail there stays, with that mail.
 func TestMirrorKeepsADeletedMailboxWithNewMail(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 100))
 	p.settled()
@@ -283,6 +289,7 @@ func TestMirrorKeepsADeletedMailboxWithNewMail(t *testing.T) {
 
 // Keywords beyond the 26 that file names can hold pass through all the same.
 func TestMirrorCarriesMoreThan26Keywords(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 20), "INBOX")
 	p.settled()

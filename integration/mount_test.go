@@ -94,6 +94,7 @@ func missing(dir harness.Maildir, mailbox, base string) error {
 // The scenario that the issue names: 1,000 deliveries, 1,000 flag changes and 200 unlinks through the mount while 500
 // mails are delivered at the remote; then verify says equal and by content nothing is missing and nothing is doubled.
 func TestMountUnderLoadFromBothSides(t *testing.T) {
+	t.Parallel()
 	m := prepareMount(t)
 	mails := harness.Mails(t, 2300)
 	harness.Build(t, m.a, "a", mails[:600])
@@ -267,6 +268,7 @@ func TestChangesPassThroughTheMountAtOnce(t *testing.T) {
 // Promise 6: the daemon is killed while programs write. What returned success is there after the next start, on both
 // sides; nothing is doubled.
 func TestDaemonKilledUnderLoad(t *testing.T) {
+	t.Parallel()
 	m := newMount(t, 100)
 	m.synced()
 	want := m.a.Read(t).Copies()
@@ -327,6 +329,7 @@ func (m *mounted) status() string {
 // Without the remote the mount works in full and queues; everything arrives when the remote is back, also what was
 // changed in between at the other end and over a restart of the daemon.
 func TestOfflineQueuesAndCatchesUp(t *testing.T) {
+	t.Parallel()
 	m := newMount(t, 100)
 	m.synced()
 	before := m.a.Read(t)
@@ -385,6 +388,7 @@ func TestTheBackingDirectoryUnderItsOwnMount(t *testing.T) {
 
 // Each way to unmount ends the daemon in time, with everything saved and sent.
 func TestWaysToUnmount(t *testing.T) {
+	t.Parallel()
 	m := newMount(t, 40)
 	m.synced()
 	ways := []struct {
@@ -467,6 +471,7 @@ func TestMailProgramsOnTheMount(t *testing.T) {
 
 // Mount points that cannot be used: an error that says why, and no change.
 func TestBadMountPoints(t *testing.T) {
+	t.Parallel()
 	m := prepareMount(t)
 	harness.Build(t, m.a, "a", harness.Mails(t, 20))
 	try := func(what, point string, says ...string) {
@@ -500,6 +505,7 @@ func TestBadMountPoints(t *testing.T) {
 
 // What SIGKILL leaves behind is a dead mount; the next start takes its place, also while programs still sit in it.
 func TestADeadMountIsReplaced(t *testing.T) {
+	t.Parallel()
 	m := newMount(t, 20)
 	m.synced()
 	m.mount.Kill()
@@ -523,6 +529,7 @@ func TestADeadMountIsReplaced(t *testing.T) {
 
 // rm of half a mailbox behind the mount stops the mirror, which says what to do; unlinks through the mount do not.
 func TestDeletionsBehindTheMount(t *testing.T) {
+	t.Parallel()
 	m := prepareMount(t)
 	harness.Build(t, m.a, "a", harness.Mails(t, 40))
 	m.a.Create(t, "Big")
@@ -577,6 +584,7 @@ func TestStatusAndLogOfAMount(t *testing.T) {
 
 // Attributes of the mails in the mount tell what names cannot.
 func TestAttributesOfMails(t *testing.T) {
+	t.Parallel()
 	m := newMount(t, 20)
 	m.synced()
 	msg := m.a.Read(t).Mailboxes["INBOX"].Messages[0]
@@ -634,6 +642,7 @@ func TestCommitRemote(t *testing.T) {
 
 // A program that still knows an old name of a mail reaches it all the same, and the flag changes of two programs merge.
 func TestAStaleNameStillWorks(t *testing.T) {
+	t.Parallel()
 	m := newMount(t, 20)
 	m.synced()
 	msg := m.a.Read(t).Mailboxes["INBOX"].Messages[0]

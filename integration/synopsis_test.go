@@ -14,6 +14,7 @@ import (
 
 // Installed under the name dsync it takes the command lines of dsync(1) as they are.
 func TestTheSynopsisOfDsync(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 40))
 	dsync := p.Path("dsync")
@@ -50,6 +51,7 @@ func TestTheSynopsisOfDsync(t *testing.T) {
 
 // -m syncs one mailbox and leaves the others alone.
 func TestOneMailboxOnly(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 100))
 	p.mirror("-m", "Work/2026").Want(0)
@@ -67,6 +69,7 @@ func TestOneMailboxOnly(t *testing.T) {
 
 // A settings file in its usual place, with comments; the command line wins over it.
 func TestTheSettingsFileInItsPlace(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 20))
 	dir := p.Path("config", "dsyncfs")
@@ -82,6 +85,7 @@ func TestTheSettingsFileInItsPlace(t *testing.T) {
 
 // The state is private, and nothing but it and the locations is written.
 func TestNothingIsWrittenElsewhere(t *testing.T) {
+	t.Parallel()
 	p := newPair(t)
 	harness.Build(t, p.a, "a", harness.Mails(t, 20))
 	before := harness.Snap(t, p.Home, p.Path("config"), p.Path("run"))

@@ -69,7 +69,12 @@ func (m Maildir) mailboxDirs(tb testing.TB) map[string]string {
 			tb.Fatal(err)
 		}
 		for _, e := range entries {
-			if name, ok := strings.CutPrefix(e.Name(), "."); ok && e.IsDir() && !strings.HasPrefix(name, ".") {
+			name, ok := strings.CutPrefix(e.Name(), ".")
+			if !ok || !e.IsDir() || strings.HasPrefix(name, ".") {
+				continue
+			}
+			// Mail programs keep directories of their own here, such as .notmuch.
+			if _, err := os.Stat(filepath.Join(m.Path, e.Name(), "cur")); err == nil {
 				dirs[joinDecoded(strings.Split(name, "."))] = filepath.Join(m.Path, e.Name())
 			}
 		}

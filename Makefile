@@ -47,11 +47,12 @@ race: ## unit with the race detector
 integration: ## end to end, on real mail and with real programs, with the race detector
 	$(GO) test -race -p 1 -timeout=$(TIMEOUT) $(TESTFLAGS) ./integration/...
 
-lint: ## format, vet, staticcheck, import rules
+lint: ## format, vet, staticcheck, import rules, go.mod
 	@unformatted=$$(gofmt -l cmd fusefs integration mirror remote); [ -z "$$unformatted" ] || { echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	$(GO) test $(TESTFLAGS) ./integration/imports
+	$(GO) mod tidy -diff
 
 bench: setup ## speed and memory beside cp, doveadm and mbsync, as ratios within one run
 	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./integration/bench | grep -v '^Benchmark'

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"os/user"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,6 +39,8 @@ func (a *app) serverCommand() *cobra.Command {
 
 // serve answers rounds on standard input and output. Nothing else may be written there.
 func (a *app) serve(ctx context.Context) error {
+	// A master that is done closes both pipes at once; writing to it then is an error like any other.
+	signal.Ignore(syscall.SIGPIPE)
 	cfg, err := a.load()
 	if err != nil {
 		return err

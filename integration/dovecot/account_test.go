@@ -92,9 +92,9 @@ func (a *account) own() {
 	if os.Getuid() != 0 {
 		return
 	}
-	// Nobody has to reach the account through directories that are root's.
+	// Nobody has to reach the account through directories that are root's, and to read the current one.
 	for _, dir := range []string{filepath.Dir(a.e.Dir), a.e.Dir} {
-		must(a.t, os.Chmod(dir, 0o711))
+		must(a.t, os.Chmod(dir, 0o755))
 	}
 	user, group := mailUser()
 	a.e.Must("chown", "-R", user+":"+group, a.home)

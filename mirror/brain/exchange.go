@@ -269,7 +269,7 @@ func (x *exchange) settle(theirs *item.State) error {
 	if theirs.ChangesDuringSync {
 		x.r.out.Desync = true
 	}
-	if x.r.h.DryRun || !x.r.master && !x.r.ours() {
+	if x.r.h.DryRun {
 		return nil
 	}
 	if x.r.h.NoBackupOverwrite || !x.r.filter().Empty() {

@@ -70,11 +70,13 @@ func drain(changes <-chan struct{}) {
 // awaitEOF keeps the process alive until the master closed: a stock master whose slave exits before its last word was read
 // fails with 75 and without a message (dovecot 2.3 doveadm-dsync.c).
 func (s *Slave) awaitEOF(ctx context.Context, c *conversation) error {
-	if err := c.send(&item.Done{}); err != nil {
-		return nil
-	}
-	if err := c.flush(); err != nil {
-		return nil
+	if !c.isStock() { // it may have closed already
+		if err := c.send(&item.Done{}); err != nil {
+			return nil
+		}
+		if err := c.flush(); err != nil {
+			return nil
+		}
 	}
 	for {
 		if _, err := c.recv(ctx); err != nil {
@@ -234,6 +236,9 @@ func (r *round) answer(ctx context.Context, theirs *item.Mailbox) error {
 		if x.own.NoBase && r.stock.told[theirs.GUID] {
 			r.stock.needsFull = true
 			return r.sendNow(&item.Mailbox{Status: mail.Status{GUID: theirs.GUID}, Lost: true})
+		}
+		if err := x.insist(ctx, theirs); err != nil {
+			return err
 		}
 	}
 	if err := r.sendNow(x.own); err != nil {

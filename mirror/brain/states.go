@@ -54,8 +54,11 @@ func matches(names []string, name mail.Name) bool {
 // baseKey names the other side in the own store. A dsyncfs is known by the epoch of its index, so that both sides keep the
 // common state and find it whoever starts the next round; a Dovecot by its location.
 func (r *round) baseKey() string {
-	if r.stock == nil && r.ours() {
+	switch {
+	case r.stock == nil && r.ours():
 		return fmt.Sprintf("index %016x", r.peer.Epoch)
+	case !r.master:
+		return "dovecot " + r.peer.Hostname
 	}
 	return r.PeerName
 }

@@ -26,6 +26,7 @@ type stock struct {
 	conflicts         map[mail.MailboxGUID]mail.MailboxGUID // mailboxes of one name, own GUID to its
 	told              map[mail.MailboxGUID]bool             // the last common states that were told or heard
 	needsFull         bool                                  // as slave: one of them did not fit
+	seen              map[mail.MailboxGUID]store.State      // as slave: how equal mailboxes were
 }
 
 // isStock reports before the handshake whether the other side is no dsyncfs; a Peer within the process always is one.
@@ -378,4 +379,32 @@ func (x *exchange) countNewThere(p merge.Plan) {
 	}
 	x.r.out.Matched += common
 	x.r.out.NewThere += max(0, int(x.own.Messages)-common-len(p.Expunges))
+}
+
+// insist makes a stock master compare a mailbox in a "changed" sync where equal numbers say nothing: both sides may have made
+// the same number of changes since they were last known to be equal. Raising the own HIGHESTMODSEQ makes the numbers differ.
+func (x *exchange) insist(ctx context.Context, theirs *item.Mailbox) error {
+	r := x.r
+	if r.h.Type != item.SyncChanged || merge.NeedsComparison(r.h.Type, x.own.Status, theirs.Status) {
+		return nil
+	}
+	if r.stock.seen == nil {
+		var err error
+		if r.stock.seen, err = r.store.Base(ctx, r.baseKey()); err != nil {
+			return err
+		}
+	}
+	equal, known := r.stock.seen[x.own.GUID]
+	if known && equal.UIDValidity == x.own.UIDValidity && equal.Local == store.NumbersOf(x.own.Status) && equal.Remote == store.NumbersOf(theirs.Status) {
+		return nil
+	}
+	res, err := x.mb.Apply(ctx, store.Batch{Origin: r.origin(), HighestModSeq: x.own.HighestModSeq + 1})
+	if err != nil {
+		return err
+	}
+	if err := x.reopen(ctx); err != nil {
+		return err
+	}
+	x.own.Status, x.incoming.status = res.Status, res.Status
+	return nil
 }

@@ -90,12 +90,24 @@ func (c *checks) now(clean bool) error {
 			return fmt.Errorf("%s: catalog: %w", r.name, err)
 		}
 	}
+	c.excuseUnfinished()
 	for _, content := range c.w.ledger.all() {
 		if e := c.w.ledger.contents[content]; e.owed() && !found[content] {
 			return fmt.Errorf("lost: mail %d, put %d times and removed %d times", e.n, e.puts, e.removes)
 		}
 	}
 	return nil
+}
+
+// excuseUnfinished lets the UIDVALIDITY of a mailbox change that an interrupted sync left with one GUID and two of those.
+func (c *checks) excuseUnfinished() {
+	validity := make(map[string]uint64)
+	for key, h := range c.uids {
+		if v, seen := validity[key.guid]; seen && v != h.validity {
+			c.excused[key.guid] = true
+		}
+		validity[key.guid] = h.validity
+	}
 }
 
 func (c *checks) account(r *replica, clean bool, found map[string]bool) error {
@@ -119,15 +131,15 @@ func (c *checks) account(r *replica, clean bool, found map[string]bool) error {
 				return fmt.Errorf("doubled: mail %d is there %d times and was put %d times; once more in %q", e.n, count[f.content], e.puts, string(b.name))
 			}
 		}
-		if err := c.history(r, b); err != nil {
+		if err := c.history(r, b, clean); err != nil {
 			return fmt.Errorf("mailbox %q: %w", string(b.name), err)
 		}
 	}
 	return nil
 }
 
-// history compares UIDs with what was seen before.
-func (c *checks) history(r *replica, b *boxView) error {
+// history compares UIDs with what was seen before. What is seen after a failed sync need not be on disk yet.
+func (c *checks) history(r *replica, b *boxView, clean bool) error {
 	if b.noList {
 		return nil
 	}
@@ -143,7 +155,9 @@ func (c *checks) history(r *replica, b *boxView) error {
 	if b.next < h.next && !c.excused[b.guid] {
 		return fmt.Errorf("UIDNEXT was %d and is %d", h.next, b.next)
 	}
-	h.next = b.next
+	if clean {
+		h.next = b.next
+	}
 	for _, row := range b.list {
 		f := b.file(row.base)
 		if f == nil {
@@ -153,7 +167,9 @@ func (c *checks) history(r *replica, b *boxView) error {
 		if was, seen := h.mails[row.uid]; seen && was != root && !c.excused[b.guid] {
 			return fmt.Errorf("UID %d was mail %d and is mail %d", row.uid, was, root)
 		}
-		h.mails[row.uid] = root
+		if clean {
+			h.mails[row.uid] = root
+		}
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ type replica struct {
 	born   bool          // the Maildir was there once, so that nobody may make it again
 
 	edited bool // a user changed a mail in place since the last full sync
+	forgot bool // there was no sync since the memory was lost
 
 	witnessed map[witnessed]bool // what was removed through a mount
 

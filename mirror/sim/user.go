@@ -422,10 +422,11 @@ func (u *user) move() error {
 	return u.maybeSync(from, to)
 }
 
-// target picks a mail and a directory for it or its copy. to is nil if there is none.
+// target picks a mail and a directory for it or its copy. to is nil if there is none. A mail that was edited is left alone:
+// until that is noticed, a copy of it has the GUID of what it was before.
 func (u *user) target() (m found, dir string, to vfs.Dir, err error) {
 	m, ok, err := u.anyMail()
-	if err != nil || !ok {
+	if e := u.w.ledger.contents[m.file.content]; err != nil || !ok || e != nil && e.n != e.root {
 		return m, "", nil, err
 	}
 	_, dir, err = u.anyBox()
@@ -467,10 +468,11 @@ func (u *user) hasBase(dir, base string) (bool, error) {
 	return slices.ContainsFunc(mails, func(m found) bool { return m.file.Base == base }), err
 }
 
-// edit replaces a mail by another one of the same name.
+// edit replaces a mail by another one of the same name. It is found by comparing with what is remembered of the mail, so
+// there must be a memory.
 func (u *user) edit() error {
 	m, ok, err := u.anyMail()
-	if err != nil || !ok {
+	if err != nil || !ok || u.r.forgot {
 		return err
 	}
 	d, err := u.open(join(m.dir, m.file.sub))
@@ -622,6 +624,7 @@ func (u *user) deleteBox(name mail.Name, dir string) error {
 		for _, m := range mails {
 			u.w.ledger.deleted(m.file.content)
 		}
+		u.w.reset(u.r, dirs[n]) // if others have it still, it may come back
 		if u.pick(2) == 0 {
 			u.r.witnessed[witnessed{n, ""}] = true
 		}

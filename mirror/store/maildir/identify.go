@@ -36,6 +36,9 @@ func (r *refresh) identify() error {
 		if l.displaced != nil && claimed[l.displaced.Status.GUID] {
 			l.displaced = nil // it went elsewhere
 		}
+		if l.rec != nil && l.rec.Name == l.name && claimed[l.rec.Status.GUID] {
+			l.rec, l.old = nil, signature{} // so did this one, and another directory without a uidlist has its name
+		}
 	}
 	r.findGone(claimed)
 	return r.recordRenames(renamed)
@@ -44,8 +47,14 @@ func (r *refresh) identify() error {
 // guidAt returns the GUID that the mailbox of a name has on disk, zero if there is none or it has none.
 func (r *refresh) guidAt(name mail.Name) mail.MailboxGUID {
 	for _, l := range r.looks {
-		if l.name == name && l.header != nil {
+		if l.name != name {
+			continue
+		}
+		if l.header != nil {
 			return l.header.guid
+		}
+		if l.now.list.ino == 0 && l.now.cur.ino != l.old.cur.ino {
+			return mail.MailboxGUID{} // another directory, whose uidlist has yet to be made
 		}
 	}
 	if _, there := r.places[name]; there {

@@ -366,7 +366,7 @@ func (c *checks) leftovers() error {
 		}
 		for _, path := range slices.Sorted(maps.Keys(img)) {
 			if !belongs(path) {
-				return fmt.Errorf("%s: left over: %s", r.name, path)
+				return fmt.Errorf("%s: left over: %s %.60s", r.name, path, img[path])
 			}
 		}
 	}

@@ -412,6 +412,8 @@ func (u *user) move() error {
 		f := m.file.FileName
 		f.Base = u.base(len(m.file.content))
 		name = f.String()
+	} else if same, err := u.hasLink(d, m.file); err != nil || same {
+		return err
 	}
 	if err := from.RenameNew(m.file.name, to, name); err != nil {
 		return err
@@ -459,7 +461,13 @@ func (u *user) copy() error {
 		return err
 	}
 	u.w.ledger.put(m.file.content)
-	return u.maybeSync(to)
+	return to.Sync() // else a power cut could take the copy, and then the user removes what he takes for one of two
+}
+
+// hasLink reports whether a mailbox has the file itself under the base name, which would then be there twice.
+func (u *user) hasLink(dir string, f fileView) (bool, error) {
+	mails, err := u.mails("", dir)
+	return slices.ContainsFunc(mails, func(m found) bool { return m.file.Base == f.Base && m.file.info.Ino == f.info.Ino }), err
 }
 
 // hasBase reports whether a mailbox has a mail of that base name.

@@ -54,13 +54,22 @@ type look struct {
 
 // Refresh implements [store.Store].
 func (s *Store) Refresh(ctx context.Context, o store.RefreshOptions) (store.Report, error) {
-	r := &refresh{s: s, o: o, w: writer{cat: s.cat}, moved: make(map[uint64]movedMail), changed: make(map[mail.Name]struct{})}
-	if err := r.run(ctx); err != nil {
-		return store.Report{}, err
+	for try := 1; ; try++ {
+		r := &refresh{s: s, o: o, w: writer{cat: s.cat}, moved: make(map[uint64]movedMail), changed: make(map[mail.Name]struct{})}
+		err := r.run(ctx)
+		if err == nil {
+			r.report.Changed = slices.Sorted(maps.Keys(r.changed))
+			return r.report, nil
+		}
+		// A mailbox that was renamed or deleted while we looked is no error. What was recorded stays true.
+		if !notExist(err) || try == maxLooks {
+			return store.Report{}, err
+		}
 	}
-	r.report.Changed = slices.Sorted(maps.Keys(r.changed))
-	return r.report, nil
 }
+
+// maxLooks is how often a refresh begins anew because mailboxes come and go.
+const maxLooks = 5
 
 func (r *refresh) run(ctx context.Context) error {
 	clear(r.s.lists)

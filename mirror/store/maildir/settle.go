@@ -174,6 +174,8 @@ func (b *boxScan) countMissing() (n int, err error) {
 // so that the next refresh goes on here.
 func (b *boxScan) dropMessages() error {
 	box := b.rec.Status.GUID
+	b.r.w.progress = func() store.MailboxRecord { return b.rec }
+	defer func() { b.r.w.progress = nil }()
 	for c := newCursor(b.s.cat, box, 0); ; {
 		r, ok, err := c.next()
 		if err != nil {
@@ -182,6 +184,7 @@ func (b *boxScan) dropMessages() error {
 		if !ok {
 			return b.r.w.flush()
 		}
+		b.rec.Status.Messages--
 		if err := b.r.w.add(func(tx store.CatalogTx) error { return tx.DropMessage(box, r.UID) }); err != nil {
 			return err
 		}

@@ -126,17 +126,30 @@ func (e *Engine) Barrier(ctx context.Context) error {
 	}
 }
 
-// Run makes rounds until ctx ends, and then one last one for what is still queued, bounded by flush. It owns the connection.
+// Run makes rounds until ctx ends, and then one last one for what is still queued. The round that is under way when ctx ends
+// and the last one have the time flush. It owns the connection.
 func (e *Engine) Run(ctx context.Context, flush time.Duration) error {
 	l := &loop{Engine: e}
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	ended := make(chan struct{})
+	defer close(ended)
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(flush)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-ended:
+		}
+	})
+	defer stop()
 	defer l.disconnect()
 	for ctx.Err() == nil {
-		l.step(ctx)
+		l.step(ctx, work)
 	}
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), flush)
-	defer cancel()
-	if e.queued() > 0 && l.master != nil {
-		l.round(last, e.request)
+	if e.queued() > 0 && l.failures == 0 {
+		l.round(work, e.request)
 	}
 	if errors.Is(context.Cause(ctx), context.Canceled) {
 		return nil
@@ -153,8 +166,8 @@ type loop struct {
 	follow   bool // one more look is due after Settle
 }
 
-// step waits for the next reason and makes a round for it.
-func (l *loop) step(ctx context.Context) {
+// step waits, not longer than ctx, for the next reason and makes a round for it.
+func (l *loop) step(ctx, work context.Context) {
 	why := l.await(ctx)
 	if ctx.Err() != nil {
 		return
@@ -166,7 +179,7 @@ func (l *loop) step(ctx context.Context) {
 	case time.Since(l.lastFull) >= l.timing.FullSync:
 		why.full = true
 	}
-	out, err := l.round(ctx, req)
+	out, err := l.round(work, req)
 	if why.request != nil {
 		why.request.done <- syncResult{out, err}
 	}

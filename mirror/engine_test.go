@@ -269,3 +269,17 @@ func TestGuardStopsTheSyncAndDoesNotSpin(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatWasWrittenJustBeforeTheEndIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		settle(time.Second)
+		w.deliver("first")
+		settle(11 * time.Millisecond) // its round may be under way
+		w.deliver("second")
+		w.stop()
+		if n := count(w.remote); n != 2 {
+			t.Errorf("remote has %d mails", n)
+		}
+	})
+}

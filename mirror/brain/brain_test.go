@@ -333,6 +333,30 @@ func TestNewMailsWithTheSameUIDsBothStay(t *testing.T) {
 	}
 }
 
+func TestFlagsChangedThereFollowAMailMovedHere(t *testing.T) {
+	for name, starts := range map[string]bool{"mover starts": true, "other starts": false} {
+		t.Run(name, func(t *testing.T) {
+			c := newClock()
+			a, b := pair(t, c)
+			must(t, a.account.CreateMailbox("Archive"))
+			base, err := a.account.Deliver("INBOX", []byte("to be moved"), c.tick())
+			must(t, err)
+			quiet(t, a, b, inProcess)
+			must(t, a.account.Move("INBOX", base, "Archive"))
+			must(t, b.account.SetFlags("INBOX", b.account.Files("INBOX")[0], mail.Delta{Add: mail.FlagFlagged}))
+			c.tick()
+			first, second := a, b
+			if !starts {
+				first, second = b, a
+			}
+			quiet(t, first, second, overWire)
+			if got := contents(t, a); !strings.Contains(got, `[\Flagged]`) || strings.Count(got, "to be moved") != 1 {
+				t.Errorf("after the sync:\n%s", got)
+			}
+		})
+	}
+}
+
 func TestManyCopiesOfOneMailAllArrive(t *testing.T) {
 	for name, req := range map[string]brain.Request{
 		"mirror": twoWay(), "backup": {Type: item.SyncState, BackupReceive: true},

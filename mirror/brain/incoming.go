@@ -83,6 +83,11 @@ func (in *incoming) begin(ctx context.Context, x *exchange, p merge.Plan) error 
 		return err
 	}
 	in.prepareRest()
+	for _, e := range p.Expunges {
+		if !e.Logged.IsZero() {
+			x.r.moved.lost(e.GUID, e.Logged)
+		}
+	}
 	in.waiting = make(map[mail.GUID]int32)
 	for i := range p.Adds {
 		for k := range p.Adds[i].Instances {
@@ -273,6 +278,9 @@ func (in *incoming) commit(ctx context.Context) error {
 			continue
 		case duplicate:
 			a.from = store.Location{Mailbox: in.x.own.GUID, UID: a.plan.Instances[0].UID}
+		}
+		if a.origin == copied {
+			in.x.r.moved.found(a.plan.GUID, store.Location{Mailbox: in.x.own.GUID, UID: a.uid()})
 		}
 		b.Adds = append(b.Adds, store.Add{Message: in.message(a, a.details), Staged: a.staged, From: a.from})
 	}

@@ -197,6 +197,9 @@ func (r *round) finish(ctx context.Context, live bool) error {
 	if err := r.sendNow(&item.EndOfList{}); err != nil {
 		return err
 	}
+	if err := r.carryFlags(ctx); err != nil {
+		return err
+	}
 	if err := r.store.EndRound(ctx); err != nil {
 		return err
 	}

@@ -107,6 +107,7 @@ type round struct {
 	remote     map[mail.MailboxGUID]remoteNode
 	bases      map[mail.MailboxGUID]store.State
 	newBases   map[mail.MailboxGUID]store.State
+	moved      moved
 	boxesDone  int
 	boxesTotal int
 	buf        []byte

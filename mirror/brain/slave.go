@@ -157,6 +157,11 @@ func (r *round) serve(ctx context.Context, open func(context.Context) (store.Sto
 	if err := r.refresh(ctx); err != nil {
 		return err
 	}
+	if r.stock != nil {
+		if r.stock.seen, err = r.store.Base(ctx, r.baseKey()); err != nil {
+			return err
+		}
+	}
 	if r.tellsStates() {
 		if err := r.receiveStates(ctx); err != nil {
 			return err
@@ -166,6 +171,9 @@ func (r *round) serve(ctx context.Context, open func(context.Context) (store.Sto
 		return err
 	}
 	if err := list(ctx, r.c, "mailboxes", func(theirs *item.Mailbox) error { return r.answer(ctx, theirs) }); err != nil {
+		return err
+	}
+	if err := r.carryFlags(ctx); err != nil {
 		return err
 	}
 	return r.store.EndRound(ctx)

@@ -53,8 +53,10 @@ func (r *incremental) known(c *item.Change) error {
 		return nil
 	}
 	if expunge {
+		marks, err := r.localMarks(m)
 		r.expunge(m, true)
-		return nil
+		r.plan.Expunges[len(r.plan.Expunges)-1].Logged = marks.Logged
+		return err
 	}
 	return r.settle(m, MarksOf(c))
 }

@@ -48,6 +48,8 @@ type Expunge struct {
 	UID       mail.UID
 	GUID      mail.GUID
 	Witnessed bool // the peer saw it being expunged; false: it only has no such mail, or (backup) never had
+	// Logged is what was changed here since the base and the peer does not know: it belongs to the mail where it was moved to.
+	Logged mail.Delta
 }
 
 // Add makes instances of one mail appear.

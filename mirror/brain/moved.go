@@ -1,0 +1,58 @@
+package brain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// moved are the mails that the other side moved while their flags were changed here: seen from one mailbox they were
+// expunged, from the other one they are new, and the change must not get lost in between.
+type moved struct {
+	deltas map[mail.GUID]mail.Delta     // changed here, and expunged by the other side
+	places map[mail.GUID]store.Location // copied here from another mailbox of this side
+}
+
+func (m *moved) lost(guid mail.GUID, d mail.Delta) {
+	if m.deltas == nil {
+		m.deltas = make(map[mail.GUID]mail.Delta)
+	}
+	m.deltas[guid] = d
+}
+
+func (m *moved) found(guid mail.GUID, at store.Location) {
+	if m.places == nil {
+		m.places = make(map[mail.GUID]store.Location)
+	}
+	m.places[guid] = at
+}
+
+// carryFlags makes the changes of moved mails again where they are now. To the other side they are changes of this round's
+// user, which the next round tells.
+func (r *round) carryFlags(ctx context.Context) error {
+	changes := make(map[mail.MailboxGUID][]store.FlagChange)
+	for guid, delta := range r.moved.deltas {
+		if at, ok := r.moved.places[guid]; ok {
+			changes[at.Mailbox] = append(changes[at.Mailbox], store.FlagChange{UID: at.UID, Delta: delta})
+		}
+	}
+	for _, box := range sortedGUIDs(changes) {
+		b := store.Batch{Deltas: changes[box]}
+		slices.SortFunc(b.Deltas, func(a, b store.FlagChange) int { return int(int64(a.UID) - int64(b.UID)) })
+		mb, err := r.store.Open(ctx, box)
+		if err != nil {
+			return err
+		}
+		_, err = mb.Apply(ctx, b)
+		if err = errors.Join(err, mb.Close()); err != nil {
+			return fmt.Errorf("flags of moved messages in %s: %w", mb.Name(), err)
+		}
+		r.out.Changed = true
+		r.desync(fmt.Sprintf("%s: the flags of %d moved messages of %s follow", r.Side, len(b.Deltas), mb.Name()))
+	}
+	return nil
+}

@@ -23,8 +23,15 @@ var run struct {
 	err  error
 }
 
+// runPrefix begins its name.
+const runPrefix = "dsyncfs-it"
+
 func runDir() (string, error) {
-	run.once.Do(func() { run.dir, run.err = os.MkdirTemp("", "dsyncfs-it") })
+	run.once.Do(func() {
+		if run.dir, run.err = os.MkdirTemp("", runPrefix); run.err == nil {
+			run.err = os.WriteFile(filepath.Join(run.dir, pidFile), []byte(strconv.Itoa(os.Getpid())), 0o600)
+		}
+	})
 	return run.dir, run.err
 }
 
@@ -35,8 +42,10 @@ func Main(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	cleanEarlier()
 	dir, err := runDir()
 	if err == nil {
+		cleanWhenStopped(dir)
 		_, err = buildBinary()
 	}
 	if err != nil {

@@ -33,6 +33,7 @@ type Status struct {
 	Sent      int       `json:"sent"`                 // messages that went there
 	Flags     int       `json:"flags"`                // flag changes applied here
 	Expunged  int       `json:"expunged"`             // expunges applied here
+	Cause     error     `json:"-"`                    // of Error
 	Peer      string    `json:"-"`                    // under which the store keeps the common states; see brain.Outcome
 }
 
@@ -82,7 +83,7 @@ func (e *Engine) end(start roundStart, out brain.Outcome, err error) {
 	if err == nil {
 		now := time.Now()
 		e.ended = start.number
-		s.State, s.Error, s.ErrorAt = StateInSync, "", time.Time{}
+		s.State, s.Error, s.Cause, s.ErrorAt = StateInSync, "", nil, time.Time{}
 		s.Rounds++
 		s.LastRound, s.LastHeard = now, now
 		s.LastTook = now.Sub(start.at).Seconds()
@@ -116,5 +117,5 @@ func (e *Engine) noteError(err error) {
 	if s.State != StateOffline || s.ErrorAt.IsZero() {
 		s.ErrorAt = time.Now()
 	}
-	s.State, s.Error = StateOffline, err.Error()
+	s.State, s.Error, s.Cause = StateOffline, err.Error(), err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -11,26 +12,33 @@ import (
 )
 
 func (a *app) logCommand() *cobra.Command {
-	return &cobra.Command{
+	var conflicts bool
+	c := mountpoints(&cobra.Command{
 		Use:   "log MOUNTPOINT",
 		Short: "the journal: what was changed through the mount, when, sent or not",
-		Args:  cobra.ExactArgs(1),
-		RunE:  func(c *cobra.Command, args []string) error { return a.showLog(c.Context(), args[0]) },
-	}
+		RunE: func(c *cobra.Command, args []string) error {
+			if conflicts {
+				return usage(errors.New("log --conflicts is not supported yet"))
+			}
+			return a.showLog(c.Context(), args[0])
+		},
+	}, 1)
+	c.Flags().BoolVar(&conflicts, "conflicts", false, "only what was decided between both sides (not supported yet)")
+	return c
 }
 
-func (a *app) showLog(ctx context.Context, mountpoint string) error {
+func (a *app) showLog(ctx context.Context, arg string) error {
 	cfg, err := a.load()
 	if err != nil {
 		return err
 	}
 	enc := json.NewEncoder(a.stdout)
-	return daemon.Log(ctx, cfg, mountpoint, func(l daemon.LogLine) error {
+	return daemon.Log(ctx, cfg, mountpointOf(cfg, arg), func(l daemon.LogLine) error {
 		if a.flags.json {
-			return enc.Encode(l)
+			return output(enc.Encode(l))
 		}
-		_, err := fmt.Fprintln(a.stdout, logLine(l))
-		return err
+		_, err := fmt.Fprintln(a.stdout, printable(logLine(l)))
+		return output(err)
 	})
 }
 

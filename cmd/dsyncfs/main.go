@@ -22,11 +22,17 @@ const gcPercent = 50
 // run is main without the process: it returns the exit status.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	debug.SetGCPercent(gcPercent)
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), endings()...)
 	defer stop()
-	app := &app{stdin: stdin, stdout: stdout, stderr: stderr}
+	// A closed output is an error like others and no sudden end, which would leave locks behind: a stock master that is done
+	// closes both pipes at once. Not ignored, as programs that we start would inherit that.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
+
+	app := &app{args: args, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := app.rootCommand(args[0])
-	root.SetArgs(normalize(args[1:]))
+	root.SetArgs(args[1:])
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -35,8 +41,17 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err != nil && ctx.Err() != nil {
 		code, err = exitInterrupt, errInterrupted
 	}
-	if msg := message(err); msg != "" {
-		fmt.Fprintf(stderr, "dsyncfs: %s\n", msg)
+	for _, line := range messages(err) {
+		fmt.Fprintf(stderr, "dsyncfs: %s\n", line)
 	}
 	return code
+}
+
+// endings are the signals that end a run in order. SIGHUP is left alone where nohup(1) said so.
+func endings() []os.Signal {
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		signals = append(signals, syscall.SIGHUP)
+	}
+	return signals
 }

@@ -2,11 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
@@ -22,30 +22,27 @@ import (
 )
 
 func (a *app) mirrorCommand() *cobra.Command {
-	return &cobra.Command{
+	return locations(&cobra.Command{
 		Use:   "mirror LOCATION2...",
 		Short: "two-way: both locations end with the same mail",
-		Args:  cobra.MinimumNArgs(1),
 		RunE:  func(c *cobra.Command, args []string) error { return a.syncOnce(c.Context(), args, false) },
-	}
+	}, 0, "location")
 }
 
 func (a *app) backupCommand() *cobra.Command {
-	return &cobra.Command{
+	return locations(&cobra.Command{
 		Use:   "backup LOCATION2...",
 		Short: "one-way: LOCATION2 becomes equal to the local location (-R: the other way round)",
-		Args:  cobra.MinimumNArgs(1),
 		RunE:  func(c *cobra.Command, args []string) error { return a.syncOnce(c.Context(), args, true) },
-	}
+	}, 0, "location")
 }
 
 func (a *app) verifyCommand() *cobra.Command {
-	return &cobra.Command{
+	return locations(&cobra.Command{
 		Use:   "verify LOCATION2...",
 		Short: "compare and change nothing: 0 equal, 2 different, 1 error",
-		Args:  cobra.MinimumNArgs(1),
 		RunE:  func(c *cobra.Command, args []string) error { return a.verify(c.Context(), args) },
-	}
+	}, 0, "location")
 }
 
 // request makes of the options what the master asks for.
@@ -56,7 +53,8 @@ func (a *app) request(cfg *config.Config, backup bool) (brain.Request, error) {
 		Box: f.mailbox, LockTimeout: f.lockSecs, DryRun: f.dryRun,
 		AllowExpunge: f.allowExpunge, Restore: f.restore, Flag: f.flag,
 	}
-	if f.full {
+	// With an empty state of -s nothing is known of the last run; any other one means what the index holds.
+	if f.full || f.stateful && f.state == "" {
 		req.Type = item.SyncFull
 	}
 	switch {
@@ -77,46 +75,6 @@ func (a *app) request(cfg *config.Config, backup bool) (brain.Request, error) {
 		return req, usage(fmt.Errorf("-I: %w", err))
 	}
 	return req, nil
-}
-
-// parseDate reads what doveadm's dates look like: seconds since the epoch, YYYY-MM-DD, or "N days|weeks|hours".
-func parseDate(s string) (int64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-		return n, nil
-	}
-	for _, layout := range []string{time.DateOnly, time.RFC3339, "02-Jan-2006"} {
-		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return t.Unix(), nil
-		}
-	}
-	var n int64
-	var unit string
-	if _, err := fmt.Sscanf(s, "%d%s", &n, &unit); err == nil {
-		for prefix, secs := range map[string]int64{"sec": 1, "min": 60, "hour": 3600, "day": 86400, "week": 7 * 86400} {
-			if strings.HasPrefix(unit, prefix) {
-				return time.Now().Unix() - n*secs, nil
-			}
-		}
-	}
-	return 0, fmt.Errorf("%q is no date such as 2026-01-31, 1767261600 or 7days", s)
-}
-
-// parseSize reads bytes with an optional K, M or G.
-func parseSize(s string) (uint64, error) {
-	if s == "" {
-		return 0, nil
-	}
-	digits := strings.TrimRight(strings.ToUpper(s), "KMGB")
-	shift := map[string]uint{"": 0, "K": 10, "KB": 10, "M": 20, "MB": 20, "G": 30, "GB": 30}
-	n, err := strconv.ParseUint(digits, 10, 64)
-	by, ok := shift[strings.ToUpper(s)[len(digits):]]
-	if err != nil || !ok || n == 0 || n > 1<<62>>by {
-		return 0, fmt.Errorf("%q is no size such as 500K or 20M", s)
-	}
-	return n << by, nil
 }
 
 // ends are the two ends of a run.
@@ -148,19 +106,9 @@ func (e *ends) rehearse() (func(), error) {
 // openEnds prepares both ends. mayCreate is about the local one: the other may be created wherever it is a destination.
 func (a *app) openEnds(cfg *config.Config, args []string, mayCreate, otherMayCreate bool) (*ends, error) {
 	log := a.logger()
-	if cfg.MailLocation == "" {
-		return nil, usage(errors.New("no local location: say -o mail_location=maildir:PATH"))
-	}
-	here, err := remote.ParseLocation([]string{cfg.MailLocation})
-	if err != nil {
-		return nil, usage(fmt.Errorf("mail_location: %w", err))
-	}
-	there, err := remote.ParseLocation(args)
+	here, there, err := a.parseEnds(cfg, args)
 	if err != nil {
 		return nil, usage(err)
-	}
-	if here.String() == there.String() {
-		return nil, usage(fmt.Errorf("both locations are %s", here))
 	}
 	local, err := endpoint.OpenLocal(cfg, here, mayCreate, log)
 	if err != nil {
@@ -170,7 +118,7 @@ func (a *app) openEnds(cfg *config.Config, args []string, mayCreate, otherMayCre
 	opts.PeerName = there.String()
 	opts.Side = "local"
 	rem, err := endpoint.NewRemote(cfg, there, endpoint.RemoteOptions{
-		MayCreate: otherMayCreate, Slave: opts, Ask: true, Log: log,
+		MayCreate: otherMayCreate, Slave: opts, Ask: true, Stderr: a.stderr, Log: log,
 	})
 	if err != nil {
 		return nil, errors.Join(err, local.Close())
@@ -179,6 +127,39 @@ func (a *app) openEnds(cfg *config.Config, args []string, mayCreate, otherMayCre
 		opts.Progress = p
 	}
 	return &ends{local, rem, mirror.Pair{Open: local.Store, Dial: rem.Dial, Options: opts, Logger: log}, log}, nil
+}
+
+// parseEnds makes locations of the setting and of the words of the command line.
+func (a *app) parseEnds(cfg *config.Config, args []string) (here, there remote.Location, err error) {
+	args = named(cfg, args)
+	if cfg.MailLocation == "" {
+		return here, there, errors.New("no local location: say -o mail_location=maildir:PATH")
+	}
+	if here, err = remote.ParseLocation([]string{cfg.MailLocation}); err != nil {
+		return here, there, fmt.Errorf("mail_location: %w", err)
+	}
+	if there, err = remote.ParseLocation(args); err != nil {
+		return here, there, err
+	}
+	if there.Kind == remote.KindSSH && there.User == "" && there.Login == "" && len(there.Command) == 0 {
+		there.User = a.flags.user // whose mail it is there, too
+	}
+	return here, there, endpoint.Apart(here, there)
+}
+
+// named replaces the name of a mirror in the settings by its remote location and takes over its local one.
+func named(cfg *config.Config, args []string) []string {
+	if len(args) != 1 {
+		return args
+	}
+	m, ok := cfg.Mirrors[args[0]]
+	if !ok {
+		return args
+	}
+	if m.Local != "" {
+		cfg.MailLocation = m.Local
+	}
+	return []string{m.Remote}
 }
 
 func (a *app) brainOptions(cfg *config.Config, log *slog.Logger) brain.Options {
@@ -215,34 +196,88 @@ func (a *app) syncOnce(ctx context.Context, args []string, backup bool) (err err
 		}
 		defer cleanUp()
 	}
+	out, err := e.sync(ctx, req)
+	return errors.Join(a.report(out), syncResult(out, err), a.printState(err))
+}
+
+// sync makes a run and ends its display.
+func (e *ends) sync(ctx context.Context, req brain.Request) (brain.Outcome, error) {
 	out, err := e.pair.Sync(ctx, req)
 	if p, ok := e.pair.Options.Progress.(*progress); ok {
 		p.finish()
 	}
-	a.report(out)
-	if err != nil {
-		return err
-	}
-	if out.Desync {
-		return &statusError{exitAgain, fmt.Errorf("something changed meanwhile; run it again: %s", strings.Join(lastNotes(out.Notes), "; "))}
-	}
-	return nil
+	return out, err
 }
 
-func lastNotes(notes []string) []string { return notes[max(0, len(notes)-3):] }
+// syncResult is the error of a run that ended with out and err.
+func syncResult(out brain.Outcome, err error) error {
+	if err == nil && out.Desync {
+		text := "something changed meanwhile; run it again"
+		if n := len(out.Notes); n > 0 {
+			text += ": " + strings.Join(out.Notes[max(0, n-3):], "; ")
+		}
+		return &statusError{exitAgain, errors.New(text)}
+	}
+	return err
+}
+
+// stateWord is what -s prints: what the last run left is in the state directory, so it only says that there was one.
+const stateWord = "dsyncfs:1"
+
+func (a *app) printState(err error) error {
+	if !a.flags.stateful || err != nil || a.flags.dryRun {
+		return nil
+	}
+	_, err = fmt.Fprintln(a.stdout, stateWord)
+	return output(err)
+}
+
+// outcome is what --json prints of a run.
+type outcome struct {
+	Changed    bool     `json:"changed"`
+	Again      bool     `json:"again"` // something changed meanwhile
+	Added      int      `json:"added"` // messages saved or copied here
+	Sent       int      `json:"sent"`
+	Flags      int      `json:"flags"`
+	Expunged   int      `json:"expunged"`
+	Renumbered int      `json:"renumbered"`
+	Matched    int      `json:"matched"`
+	NewHere    int      `json:"new_here"`  // with --dry-run
+	NewThere   int      `json:"new_there"` // likewise
+	Notes      []string `json:"notes,omitempty"`
+	Plan       []string `json:"plan,omitempty"` // with --dry-run, and of verify
+}
+
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	return output(enc.Encode(v))
+}
 
 // report says what was done, or with --dry-run would be.
-func (a *app) report(out brain.Outcome) {
-	for _, line := range out.Plan {
-		fmt.Fprintln(a.stdout, line)
+func (a *app) report(out brain.Outcome) error {
+	if a.flags.json {
+		return a.printJSON(outcome{out.Changed, out.Desync, out.Added, out.Sent, out.Flags, out.Expunged, out.Renumbered,
+			out.Matched, out.NewHere, out.NewThere, out.Notes, out.Plan})
 	}
-	if a.flags.dryRun {
-		fmt.Fprintf(a.stdout, "nothing was changed; %d messages matched, %d new here, %d new there\n", out.Matched, out.NewHere, out.NewThere)
+	err := a.printPlan(out)
+	if a.flags.dryRun && err == nil {
+		_, err = fmt.Fprintf(a.stdout, "nothing was changed; %d messages matched, %d new here, %d new there\n", out.Matched, out.NewHere, out.NewThere)
 	}
 	if a.flags.verbose {
 		fmt.Fprintf(a.stderr, "dsyncfs: %d messages added, %d sent, %d flag changes, %d expunged, %d renumbered, %d matched\n",
 			out.Added, out.Sent, out.Flags, out.Expunged, out.Renumbered, out.Matched)
 	}
+	return output(err)
+}
+
+func (a *app) printPlan(out brain.Outcome) error {
+	for _, line := range out.Plan {
+		if _, err := fmt.Fprintln(a.stdout, printable(line)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // verify compares and changes nothing.
@@ -262,18 +297,20 @@ func (a *app) verify(ctx context.Context, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
-	out, err := e.pair.Sync(ctx, req)
+	out, err := e.sync(ctx, req)
 	if err != nil {
 		return err
 	}
-	for _, line := range out.Plan {
-		fmt.Fprintln(a.stdout, line)
+	if a.flags.json {
+		err = a.report(out)
+	} else {
+		err = output(a.printPlan(out))
 	}
 	if len(out.Plan) > 0 {
-		return &statusError{exitAgain, nil}
+		return errors.Join(err, &statusError{exitAgain, nil})
 	}
 	if a.flags.verbose {
 		fmt.Fprintln(a.stderr, "dsyncfs: both sides are equal")
 	}
-	return nil
+	return err
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -15,9 +17,11 @@ import (
 
 // app is one run of the command line.
 type app struct {
+	args           []string // as started
 	stdin          io.Reader
 	stdout, stderr io.Writer
 	flags          flags
+	stamp          atomic.Bool // log lines begin with the time
 }
 
 // flags are the options of dsync(1) and doveadm-sync(1), and ours.
@@ -38,16 +42,14 @@ type flags struct {
 	allSpaces bool
 	lockSecs  uint32
 	state     string
-	hasState  bool
-	timeout   int
+	stateful  bool
+	timeout   uint32
 	since     string
 	until     string
 	flag      string
 	maxSize   string
 	allUsers  bool
 	userFile  string
-	purge     bool
-	rawLog    string
 
 	dryRun       bool
 	foreground   bool
@@ -55,51 +57,81 @@ type flags struct {
 	restore      []string
 	json         bool
 	noProgress   bool
-	restrict     bool
 }
 
 const about = `dsyncfs mounts a mailbox as a Maildir and keeps it mirrored: two ways (mirror), one way (backup), or continuously
 with a FUSE mount on top (mount). A LOCATION is maildir:PATH, a host or user@host reached by ssh, ssh://[login@]host[:port],
-or a command that runs a dsync server. The local location is the setting mail_location (-o mail_location=maildir:PATH).
+a command that runs a dsync server, or the NAME of a mirror in the settings file. The local location is the setting
+mail_location (-o mail_location=maildir:PATH).
 
 Exit status: 0 in sync; 2 done, but something changed meanwhile and running again helps (verify: different);
 1 failed; 3 stopped by the deletion guard; 64 wrong usage; 75 the other side could not be reached.`
 
 func (a *app) rootCommand(name string) *cobra.Command {
+	name = filepath.Base(name)
 	root := &cobra.Command{
-		Use:           filepath.Base(name) + " [options] COMMAND",
+		Use:           name + " [options] COMMAND",
 		Short:         "mirror, back up and mount mailboxes",
 		Long:          about,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Version:       version(),
 		Args:          cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usage(fmt.Errorf("unknown command %q; see %s --help", args[0], filepath.Base(name)))
-			}
-			return usage(fmt.Errorf("no command; see %s --help", filepath.Base(name)))
-		},
+		RunE:          func(c *cobra.Command, args []string) error { return a.noCommand(c.Context(), name, args) },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage(err) })
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return usage(fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
+	})
 	a.addFlags(root)
 	root.AddCommand(
 		a.mirrorCommand(), a.backupCommand(), a.verifyCommand(), a.serverCommand(),
-		a.mountCommand(), a.umountCommand(), a.statusCommand(), a.syncCommand(), a.logCommand(),
+		a.mountCommand(), a.umountCommand(), a.statusCommand(), a.syncCommand(), a.logCommand(), notYetCommand("changes"),
 	)
 	for _, c := range root.Commands() {
-		// What follows a location may be a command line with options of its own.
-		c.Flags().SetInterspersed(false)
-		if check := c.Args; check != nil {
-			c.Args = func(c *cobra.Command, args []string) error {
-				if err := check(c, args); err != nil {
-					return usage(fmt.Errorf("%s: %w", c.Name(), err))
-				}
+		check := c.Args
+		c.Args = func(c *cobra.Command, args []string) error {
+			if check == nil {
 				return nil
 			}
+			return usage(check(c, args))
 		}
 	}
 	return root
+}
+
+// notYetCommand answers a command that a later version will have.
+func notYetCommand(name string) *cobra.Command {
+	return &cobra.Command{
+		Use: name, Hidden: true, DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error { return usage(fmt.Errorf("%s is not supported yet", name)) },
+	}
+}
+
+// locations wants the words of a location behind n other arguments. What follows it may be a command line with options of its
+// own, so options end there.
+func locations(c *cobra.Command, n int, what string) *cobra.Command {
+	c.Flags().SetInterspersed(false)
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) < n+1 {
+			return fmt.Errorf("%s: no %s given; see %s --help", c.Name(), what, c.CommandPath())
+		}
+		return nil
+	}
+	return c
+}
+
+// mountpoints wants between low and one mount points.
+func mountpoints(c *cobra.Command, low int) *cobra.Command {
+	c.Args = func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < low:
+			return fmt.Errorf("%s: no mount point given; see %s --help", c.Name(), c.CommandPath())
+		case len(args) > 1:
+			return fmt.Errorf("%s: one mount point at a time, and %q is one too many", c.Name(), args[1])
+		}
+		return nil
+	}
+	return c
 }
 
 func (a *app) addFlags(root *cobra.Command) {
@@ -116,12 +148,17 @@ func (a *app) addFlags(root *cobra.Command) {
 	p.BoolVarP(&f.oneWay, "one-way", "1", false, "in one direction, but undo nothing at the destination")
 	p.StringArrayVarP(&f.exclude, "exclude", "x", nil, "leave out this `MAILBOX`; may repeat, * and ? are wildcards")
 	p.StringVarP(&f.guid, "mailbox-guid", "g", "", "only the mailbox of this `GUID`")
+	p.StringArrayVarP(&f.namespace, "namespace", "n", nil, "only this `NAMESPACE`; a location has but one, named inbox or \"\"")
+	p.BoolVarP(&f.allSpaces, "all-namespaces", "N", false, "all namespaces, as always")
+	p.StringVarP(&f.state, "state", "s", "", "the `STATE` that the last run printed; the new one is printed")
 	p.Uint32VarP(&f.lockSecs, "lock", "l", 0, "wait at most `SECS` for locks")
-	p.IntVarP(&f.timeout, "timeout", "T", 0, "give up after `SECS` of silence")
+	p.Uint32VarP(&f.timeout, "timeout", "T", 0, "give up after `SECS` of silence")
 	p.StringVarP(&f.since, "since", "t", "", "only mails received since this `DATE`")
 	p.StringVarP(&f.until, "until", "e", "", "only mails received until this `DATE`")
 	p.StringVarP(&f.flag, "flag", "O", "", "only mails with this `FLAG` or keyword; -FLAG: without")
 	p.StringVarP(&f.maxSize, "max-size", "I", "", "only mails up to this `SIZE`")
+	p.BoolVarP(&f.allUsers, "all-users", "A", false, "all users (not supported yet)")
+	p.StringVarP(&f.userFile, "user-file", "F", "", "the users that `FILE` lists (not supported yet)")
 	p.BoolVar(&f.dryRun, "dry-run", false, "say what would change, change nothing")
 	p.BoolVar(&f.foreground, "foreground", false, "do not go to the background")
 	p.StringArrayVar(&f.allowExpunge, "allow-mass-expunge", nil, "accept for this run that many mails vanished, in this `MAILBOX` or everywhere")
@@ -130,38 +167,74 @@ func (a *app) addFlags(root *cobra.Command) {
 	p.Lookup("restore").NoOptDefVal = "*"
 	p.BoolVar(&f.json, "json", false, "machine-readable output")
 	p.BoolVar(&f.noProgress, "no-progress", false, "no progress display")
+	root.PersistentPreRun = func(c *cobra.Command, _ []string) { f.stateful = c.Flags().Changed("state") }
 }
 
-// normalize makes "-f" of old dsync scripts and "-s ”" work as they are; cobra understands the rest.
-func normalize(args []string) []string { return args }
-
-// load reads the settings for this run.
+// load reads the settings for this run, and becomes the user that -u names.
 func (a *app) load() (*config.Config, error) {
+	if err := a.checkOptions(); err != nil {
+		return nil, usage(err)
+	}
+	who, err := a.account()
+	if err != nil {
+		return nil, err
+	}
+	if err := who.adopt(); err != nil {
+		return nil, err
+	}
+	// A file that root names may be readable for root only; the user's own is read as the user.
+	if a.flags.config == "" {
+		if err := who.become(); err != nil {
+			return nil, err
+		}
+	}
 	cfg, err := config.Load(a.flags.config, a.flags.settings)
 	if err != nil {
 		return nil, usage(err)
 	}
-	if a.flags.altChar != "" {
-		cfg.AltChar = a.flags.altChar
+	if err := who.become(); err != nil {
+		return nil, err
 	}
-	if a.flags.timeout > 0 {
-		if err := cfg.Set("timeout", fmt.Sprint(a.flags.timeout), true); err != nil {
-			return nil, usage(err)
-		}
+	if err := a.applyOptions(&cfg, who); err != nil {
+		return nil, usage(err)
 	}
-	if a.flags.lockSecs > 0 {
-		if err := cfg.Set("lock_timeout", fmt.Sprint(a.flags.lockSecs), true); err != nil {
-			return nil, usage(err)
-		}
-	}
-	return &cfg, usage2(cfg.Validate())
+	return &cfg, nil
 }
 
-func usage2(err error) error {
-	if err == nil {
-		return nil
+// checkOptions refuses what is understood but not there yet.
+func (a *app) checkOptions() error {
+	f := &a.flags
+	switch {
+	case f.allUsers:
+		return errors.New("-A (all users) is not supported yet; run it for each user with -u")
+	case f.userFile != "":
+		return fmt.Errorf("-F %s (the users of a file) is not supported yet; run it for each user with -u", f.userFile)
 	}
-	return usage(err)
+	for _, n := range f.namespace {
+		if n != "" && !strings.EqualFold(n, "inbox") {
+			return fmt.Errorf("-n %s: a location has only one namespace, named inbox or \"\"", n)
+		}
+	}
+	return nil
+}
+
+// applyOptions lets options count more than settings.
+func (a *app) applyOptions(cfg *config.Config, who *account) error {
+	f := &a.flags
+	if f.altChar != "" {
+		cfg.AltChar = f.altChar
+	}
+	for name, secs := range map[string]uint32{"timeout": f.timeout, "lock_timeout": f.lockSecs} {
+		if secs > 0 {
+			if err := cfg.Set(name, fmt.Sprint(secs), true); err != nil {
+				return err
+			}
+		}
+	}
+	if err := who.locate(cfg); err != nil {
+		return err
+	}
+	return cfg.Validate()
 }
 
 // logger writes to the user's terminal, one line each.
@@ -173,7 +246,7 @@ func (a *app) logger() *slog.Logger {
 	case a.flags.verbose:
 		level = slog.LevelInfo
 	}
-	return slog.New(newLineHandler(a.stderr, level))
+	return slog.New(newLineHandler(a.stderr, level, &a.stamp))
 }
 
 func version() string {

@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/signal"
-	"os/user"
-	"path/filepath"
-	"syscall"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,16 +17,25 @@ import (
 )
 
 func (a *app) serverCommand() *cobra.Command {
+	var restrict bool
+	var rawLog string
 	c := &cobra.Command{
 		Use:     "dsync-server",
 		Aliases: []string{"server"},
 		Short:   "the remote end, on standard input and output",
 		// A stray argument is ignored, as doveadm does.
-		RunE: func(c *cobra.Command, _ []string) error { return a.serve(c.Context()) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if restrict {
+				if err := checkRestricted(os.LookupEnv); err != nil {
+					return err
+				}
+			}
+			return a.serve(c.Context(), rawLog)
+		},
 	}
 	f := c.Flags()
-	f.BoolVar(&a.flags.restrict, "restrict", false, "for forced commands in authorized_keys: serve only the location given here")
-	f.StringVarP(&a.flags.rawLog, "rawlog", "r", "", "log the raw stream to `FILE`.in and FILE.out")
+	f.BoolVar(&restrict, "restrict", false, "for forced commands in authorized_keys: serve only the location given here")
+	f.StringVarP(&rawLog, "rawlog", "r", "", "log the raw stream to `FILE`.in and FILE.out")
 	var ignored bool
 	f.BoolVarP(&ignored, "notify", "U", false, "ignored, as stock Dovecot passes it")
 	f.BoolVarP(&ignored, "legacy", "E", false, "ignored, as stock Dovecot passes it")
@@ -38,26 +43,24 @@ func (a *app) serverCommand() *cobra.Command {
 }
 
 // serve answers rounds on standard input and output. Nothing else may be written there.
-func (a *app) serve(ctx context.Context) error {
-	// A master that is done closes both pipes at once; writing to it then is an error like any other.
-	signal.Ignore(syscall.SIGPIPE)
+func (a *app) serve(ctx context.Context, rawLog string) (err error) {
 	cfg, err := a.load()
 	if err != nil {
 		return err
 	}
-	loc, err := serverLocation(cfg, a.flags.user)
+	loc, err := serverLocation(cfg)
 	if err != nil {
-		return err
+		return usage(err)
 	}
 	log := a.logger()
 	local, err := endpoint.OpenLocal(cfg, loc, true, log)
 	if err != nil {
 		return err
 	}
-	defer local.Close()
+	defer func() { err = errors.Join(err, local.Close()) }()
 	opts := dsync.Options{Name: "master", Timeout: cfg.Timeout, Logger: log}
-	if a.flags.rawLog != "" {
-		in, out, err := openRawLogs(a.flags.rawLog)
+	if rawLog != "" {
+		in, out, err := openRawLogs(rawLog)
 		if err != nil {
 			return err
 		}
@@ -65,7 +68,11 @@ func (a *app) serve(ctx context.Context) error {
 		defer out.Close()
 		opts.RawIn, opts.RawOut = in, out
 	}
-	peer := &serverPeer{Peer: dsync.NewPeer(newStdio(a.stdin, a.stdout), opts), timeout: cfg.Timeout}
+	streams, err := newStdio(a.stdin, a.stdout)
+	if err != nil {
+		return err
+	}
+	peer := &serverPeer{Peer: dsync.NewPeer(streams, opts), timeout: cfg.Timeout}
 	stop := context.AfterFunc(ctx, func() { peer.Close() })
 	defer stop()
 	if err := peer.Handshake(ctx); err != nil {
@@ -87,38 +94,33 @@ func openRawLogs(base string) (in, out *os.File, err error) {
 }
 
 // serverLocation is what to serve: the setting, else the user's ~/Maildir or ~/Mail, whichever is there.
-func serverLocation(cfg *config.Config, name string) (remote.Location, error) {
+func serverLocation(cfg *config.Config) (remote.Location, error) {
 	if cfg.MailLocation != "" {
 		return remote.ParseLocation([]string{cfg.MailLocation})
 	}
-	home, err := homeOf(name)
+	home, err := os.UserHomeDir()
 	if err != nil {
 		return remote.Location{}, err
 	}
-	dir := filepath.Join(home, "Maildir")
-	if mail := filepath.Join(home, "Mail"); !isDir(dir) && isDir(mail) {
-		dir = mail
-	}
-	return remote.ParseLocation([]string{"maildir:" + dir})
+	return remote.ParseLocation([]string{"maildir:" + strings.ReplaceAll(mailDirOf(home), ":", "::")})
 }
 
-func homeOf(name string) (string, error) {
-	if name == "" {
-		return os.UserHomeDir()
+// checkRestricted lets a client with a forced command ask for nothing but a dsync server. What it asked for is otherwise
+// without effect: location and options are those of the forced command (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
+func checkRestricted(environ func(string) (string, bool)) error {
+	asked, ok := environ("SSH_ORIGINAL_COMMAND")
+	if !ok {
+		if _, ssh := environ("SSH_CONNECTION"); !ssh {
+			return nil // not by ssh: whoever starts us here may do as they like
+		}
+		return errors.New("dsync-server --restrict: this key gives no shell; it serves mail only")
 	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		return "", fmt.Errorf("user %s: %w", name, err)
+	for _, word := range strings.Fields(asked) {
+		if strings.Trim(word, `'"`) == "dsync-server" {
+			return nil
+		}
 	}
-	if me := os.Geteuid(); me != 0 && u.Uid != fmt.Sprint(me) {
-		return "", fmt.Errorf("user %s: only root can serve another user's mail", name)
-	}
-	return u.HomeDir, nil
-}
-
-func isDir(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
+	return fmt.Errorf("dsync-server --restrict: this key serves mail only and does not run %q", asked)
 }
 
 // serverPeer is the master on our standard streams.
@@ -134,31 +136,4 @@ func (p *serverPeer) Idle(idle bool) {
 	} else {
 		p.SetTimeout(p.timeout)
 	}
-}
-
-// stdio joins the standard streams. Close makes a waiting Read return also where the stream is a terminal or a regular
-// pipe that the runtime does not poll: a goroutine reads ahead into an in-process pipe.
-type stdio struct {
-	in  *io.PipeReader
-	out io.Writer
-}
-
-func newStdio(in io.Reader, out io.Writer) *stdio {
-	r, w := io.Pipe()
-	go func() {
-		_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{in}, make([]byte, 64<<10))
-		w.CloseWithError(err)
-	}()
-	return &stdio{r, out}
-}
-
-func (s *stdio) Read(p []byte) (int, error)  { return s.in.Read(p) }
-func (s *stdio) Write(p []byte) (int, error) { return s.out.Write(p) }
-
-func (s *stdio) Close() error {
-	s.in.CloseWithError(os.ErrClosed)
-	if c, ok := s.out.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
 }

@@ -1,8 +1,9 @@
 // Package daemon is the life of one mount: the FUSE server, the engine that keeps the backing Maildir mirrored, the control
 // socket, and the order in which they come and go.
 //
-// Start from [Run]. Order of start: journal (it is the lock too), mount, control socket, engine. Order of end: the mount
-// goes first, so that nothing new is written, then the engine sends what is queued, then the journal closes.
+// Start from [Run], and from [Call] on the other side of the control socket. Order of start: journal (it is the lock too),
+// claim of the Maildir, control socket, mount, engine. Order of end: the mount goes first, so that nothing new is written, then the engine sends
+// what is queued, then the socket goes and the journal closes.
 package daemon
 
 import (
@@ -19,7 +20,6 @@ import (
 
 	"dsyncfs/cmd/internal/config"
 	"dsyncfs/cmd/internal/endpoint"
-	"dsyncfs/cmd/internal/watch"
 	"dsyncfs/fusefs"
 	"dsyncfs/mirror"
 	"dsyncfs/mirror/brain"
@@ -27,8 +27,14 @@ import (
 	"dsyncfs/mirror/vfs"
 )
 
-// flushTime bounds how long the end of a mount waits for what is queued to reach the remote; it stays journaled else.
-const flushTime = 15 * time.Second
+const (
+	// flushTime bounds how long the end of a mount waits for what is queued to reach the remote; it stays journaled else.
+	flushTime = 15 * time.Second
+	// unmountTime bounds how long requests under way may take.
+	unmountTime = 10 * time.Second
+	// lingerTime is how long programs that still have files of a taken away mount open may use them.
+	lingerTime = 2 * time.Second
+)
 
 // Options are everything that Run needs. The ends and the pair stay the caller's to close.
 type Options struct {
@@ -36,9 +42,14 @@ type Options struct {
 	Local      *endpoint.Local
 	Pair       mirror.Pair
 	Request    brain.Request
-	Mountpoint string
+	Mountpoint string // absolute
 	Remote     string // the remote location, for status
+	RemotePath string // the directory of a remote location on this machine; else empty
+	Source     string // shown as the source of the mount; empty: "dsyncfs:" and the remote location
 	Logger     *slog.Logger
+
+	Ready    func() // called once, when programs can use the mount
+	Stopping func() // called once, when an end begins; may be nil
 }
 
 // Dir is where the state of a mount is kept.
@@ -47,37 +58,69 @@ func Dir(cfg *config.Config, mountpoint string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return endpoint.StatePath(cfg.StateDir, "mounts", abs), nil
+	return endpoint.StatePath(cfg.StateDir, "mounts", config.Canonical(abs)), nil
 }
 
-// Run mounts and serves until ctx ends or the mount is unmounted. ready is called once, when programs can use the mount;
-// an error before that is returned only.
-func Run(ctx context.Context, o Options, ready func()) (err error) {
+// Run mounts and serves until ctx ends or the mount is unmounted. An error before Ready changed nothing but the state
+// directory.
+func Run(ctx context.Context, o Options) (err error) {
+	if err := Check(o); err != nil {
+		return err
+	}
 	dir, err := Dir(o.Config, o.Mountpoint)
 	if err != nil {
+		return err
+	}
+	if err := config.MakePrivate(o.Config.StateDir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "journal"), 0o700); err != nil {
 		return fmt.Errorf("state directory: %w", err)
 	}
-	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{Logger: o.Logger})
+	j, err := openJournal(o, dir)
 	if err != nil {
-		return fmt.Errorf("mount %s: %w", o.Mountpoint, err)
+		return err
 	}
 	defer func() { err = errors.Join(err, j.Close()) }()
-	if j.Recovery().Damaged() {
-		o.Logger.Warn("the journal was damaged and repaired; everything is compared now", "set_aside", j.Recovery().SetAside)
+	release, err := o.Local.Claim(o.Mountpoint)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, release()) }()
+	control, err := listen(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, hangUp(control, dir)) }()
 	m, err := newMounted(ctx, o, dir, j)
 	if err != nil {
 		return err
 	}
-	control, err := listen(dir)
-	if err != nil {
-		return errors.Join(err, m.unmount(ctx))
-	}
-	return m.serve(ctx, control, ready)
+	defer m.backing.Close()
+	return m.serve(ctx, control)
 }
+
+func openJournal(o Options, dir string) (*journal.Journal, error) {
+	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{Logger: o.Logger})
+	var locked *journal.LockedError
+	switch {
+	case errors.As(err, &locked) && locked.PID != 0:
+		return nil, fmt.Errorf("mount point %s: process %d serves it already (end it with: dsyncfs umount %s): %w",
+			o.Mountpoint, locked.PID, o.Mountpoint, ErrServed)
+	case errors.As(err, &locked):
+		return nil, fmt.Errorf("mount point %s: another process serves it already (end it with: dsyncfs umount %s): %w",
+			o.Mountpoint, o.Mountpoint, ErrServed)
+	case err != nil:
+		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
+	}
+	if j.Recovery().Damaged() {
+		o.Logger.Warn("the journal was damaged and repaired; everything is compared now", "set_aside", j.Recovery().SetAside)
+	}
+	return j, nil
+}
+
+// ErrServed is wrapped when a mount point has a daemon already.
+var ErrServed = errors.New("mount point in use")
 
 // mounted is a mount with its engine.
 type mounted struct {
@@ -91,33 +134,39 @@ type mounted struct {
 	started time.Time
 }
 
-func newMounted(ctx context.Context, o Options, dir string, j *journal.Journal) (*mounted, error) {
+func newMounted(ctx context.Context, o Options, dir string, j *journal.Journal) (_ *mounted, err error) {
+	if err := o.Local.Make(); err != nil {
+		return nil, err
+	}
 	backing, err := os.Open(o.Local.Path)
 	if err != nil {
 		return nil, fmt.Errorf("maildir:%s: %w", o.Local.Path, err)
 	}
+	defer func() {
+		if err != nil {
+			backing.Close()
+		}
+	}()
 	tree, err := vfs.OpenFd(backing.Fd(), o.Local.Path)
 	if err != nil {
-		return nil, errors.Join(err, backing.Close())
+		return nil, err
 	}
-	o.Local.UseFS(tree)
+	o.Local.Pin(tree)
 	// A Maildir that is not there, or whose disk is away, is found out before anything is mounted over it.
 	s, err := o.Local.Store(ctx)
-	if err == nil {
-		err = s.Close()
-	}
 	if err != nil {
-		return nil, errors.Join(err, backing.Close())
+		return nil, err
+	}
+	if err := s.Close(); err != nil {
+		return nil, err
 	}
 	m := &mounted{o: o, journal: j, backing: backing, started: time.Now()}
 	m.engine = mirror.NewEngine(o.Pair, o.Request, mirror.Timing{FullSync: o.Config.FullSyncInterval, Poll: o.Config.PollInterval}, j)
 	m.port = newPort(o, dir, j, m.engine, tree)
-	m.fuse, err = fusefs.New(m.mountOptions())
-	if err != nil {
-		return nil, errors.Join(err, backing.Close())
+	if m.fuse, err = fusefs.New(m.mountOptions()); err != nil {
+		return nil, err
 	}
 	o.Local.Namespace = m.fuse.Through(tree)
-	m.port.mount = m.fuse
 	return m, nil
 }
 
@@ -125,8 +174,11 @@ func (m *mounted) mountOptions() fusefs.Options {
 	c := m.o.Config
 	opts := fusefs.Options{
 		Backing: m.backing, Mountpoint: m.o.Mountpoint, Engine: m.port, Logger: m.o.Logger,
-		FSName: "dsyncfs:" + m.o.Remote, ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, CommitDeliveries: c.Commit == "remote",
+		FSName: m.o.Source, ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, CommitDeliveries: c.Commit == "remote",
 		Protect: !samePath(m.o.Mountpoint, m.o.Local.Path),
+	}
+	if opts.FSName == "" {
+		opts.FSName = "dsyncfs:" + m.o.Remote
 	}
 	if c.UID >= 0 {
 		id := uint32(c.UID)
@@ -139,27 +191,16 @@ func (m *mounted) mountOptions() fusefs.Options {
 	return opts
 }
 
-func samePath(a, b string) bool {
-	x, err := os.Stat(a)
-	if err != nil {
-		return false
-	}
-	y, err := os.Stat(b)
-	return err == nil && os.SameFile(x, y)
-}
-
 // serve runs everything until the end of the mount.
-func (m *mounted) serve(ctx context.Context, control *net.UnixListener, ready func()) error {
-	defer m.backing.Close()
+func (m *mounted) serve(ctx context.Context, control *net.UnixListener) error {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
 		m.fuse.Serve()
 	}()
 	if err := m.fuse.WaitReady(ctx); err != nil {
-		control.Close()
-		err = errors.Join(fmt.Errorf("mount %s: %w", m.o.Mountpoint, err), m.unmount(context.WithoutCancel(ctx)))
-		<-served
+		err = errors.Join(fmt.Errorf("mount %s: %w", m.o.Mountpoint, err), m.unmount(ctx))
+		m.linger(served)
 		return err
 	}
 	ctx, m.stop = context.WithCancel(ctx)
@@ -172,52 +213,62 @@ func (m *mounted) serve(ctx context.Context, control *net.UnixListener, ready fu
 	g.Go(func() error { return m.control(gctx, control) })
 	g.Go(func() error {
 		defer endEngine()
-		select {
-		case <-gctx.Done():
-			return m.unmount(context.WithoutCancel(gctx))
-		case <-m.fuse.Done():
-			m.o.Logger.Info("unmounted", "mountpoint", m.o.Mountpoint)
-			m.stop()
-			return nil
-		}
+		return m.end(gctx)
 	})
-	ready()
+	m.o.Ready()
 	err := g.Wait()
-	<-served
+	m.linger(served)
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
 	return err
 }
 
-// unmount takes the mount away, also from under programs that still use it.
-func (m *mounted) unmount(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	return m.fuse.Unmount(ctx, true)
+// end waits for the end of the mount, or brings it about when ctx ends, and lets the engine send what is queued.
+func (m *mounted) end(ctx context.Context) (err error) {
+	stopping := m.o.Stopping
+	if stopping == nil {
+		stopping = func() {}
+	}
+	select {
+	case <-ctx.Done():
+		stopping()
+		err = m.unmount(ctx)
+	case <-m.fuse.Done():
+		stopping()
+		m.o.Logger.Info("unmounted", "mountpoint", m.o.Mountpoint)
+		m.stop()
+	}
+	m.flush(ctx)
+	return err
 }
 
-// watchBacking notices what others do to the backing directory behind the mount. Where it cannot be watched, the periodic
-// full sync finds it.
-func (m *mounted) watchBacking(ctx context.Context) error {
-	// The path may be covered by the mount; the descriptor leads below it.
-	root := fmt.Sprintf("/proc/self/fd/%d/.", m.backing.Fd())
-	changes, err := watch.Maildir(ctx, root, m.o.Logger, func(dir, name string) {
-		if name == "" {
-			return // an overflow; the next full sync will tell
-		}
-		m.fuse.Invalidate(dir, name)
-	})
-	if err != nil {
-		m.o.Logger.Warn("the backing directory is only looked at periodically", "err", err)
-		return nil
+// flush waits until the remote has what is queued, if it can be reached.
+func (m *mounted) flush(ctx context.Context) {
+	st := m.engine.Status()
+	if st.Queued == 0 || st.State == mirror.StateOffline {
+		return
 	}
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changes:
-			m.engine.Notify()
-		}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), flushTime)
+	defer cancel()
+	if err := m.engine.Barrier(ctx); err != nil {
+		m.o.Logger.Warn("what is queued did not reach the remote in time; it stays journaled", "n", m.engine.Status().Queued)
 	}
+}
+
+// linger waits until the last request is answered. Programs that have files open keep a taken away mount alive; they get
+// errors when this process ends.
+func (m *mounted) linger(served <-chan struct{}) {
+	select {
+	case <-served:
+	case <-time.After(lingerTime):
+		m.o.Logger.Warn("programs still have files of the mount open", "mountpoint", m.o.Mountpoint)
+	}
+}
+
+// unmount takes the mount away, also from under programs that still use it.
+func (m *mounted) unmount(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unmountTime)
+	defer cancel()
+	return m.fuse.Unmount(ctx, true)
 }

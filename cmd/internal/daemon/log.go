@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -36,35 +35,40 @@ func Log(ctx context.Context, cfg *config.Config, mountpoint string, f func(LogL
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(dir, "journal")); errors.Is(err, fs.ErrNotExist) {
+	path := filepath.Join(dir, "journal")
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s was never mounted from here", mountpoint)
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
+	c, err := ask(ctx, dir, Request{Op: OpLog})
+	if errors.Is(err, ErrNotRunning) {
+		return readLog(path, f)
 	}
-	defer d.Close()
-	c, err := new(net.Dialer).DialContext(ctx, "unix", socketPath(d))
 	if err != nil {
-		return readLog(filepath.Join(dir, "journal"), f)
+		return fmt.Errorf("%s: %w", mountpoint, err)
 	}
 	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { c.Close() })
-	defer stop()
-	if err := json.NewEncoder(c).Encode(Request{Op: "log"}); err != nil {
-		return fmt.Errorf("asking the daemon of %s: %w", mountpoint, err)
-	}
 	for dec := json.NewDecoder(c); ; {
-		var line LogLine
-		if err := dec.Decode(&line); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("asking the daemon of %s: %w", mountpoint, err)
+		var line logReply
+		if err := dec.Decode(&line); err != nil {
+			return lost(ctx, mountpoint, err)
 		}
-		if err := f(line); err != nil {
+		switch {
+		case line.Error != "":
+			return fmt.Errorf("journal of %s: %s", mountpoint, line.Error)
+		case line.End:
+			return nil
+		}
+		if err := f(line.LogLine); err != nil {
 			return err
 		}
 	}
+}
+
+// logReply is a line of the answer to a request for the log. The last one says how it ended.
+type logReply struct {
+	LogLine
+	End   bool   `json:"end,omitempty"`
+	Error string `json:"error,omitempty"`
 }
 
 // readLog reads a journal that no daemon holds.
@@ -77,9 +81,26 @@ func readLog(path string, f func(LogLine) error) (err error) {
 	return eachLine(j, f)
 }
 
-func writeLog(enc *json.Encoder, j *journal.Journal) error {
-	return eachLine(j, func(l LogLine) error { return enc.Encode(l) })
+// writeLog answers a client, which may take its time but not for ever: each line has a deadline.
+func writeLog(ctx context.Context, c net.Conn, j *journal.Journal) error {
+	stop := context.AfterFunc(ctx, func() { c.Close() })
+	defer stop()
+	enc := json.NewEncoder(c)
+	send := func(l logReply) error {
+		if err := c.SetWriteDeadline(time.Now().Add(logTime)); err != nil {
+			return err
+		}
+		return enc.Encode(l)
+	}
+	last := logReply{End: true}
+	if err := eachLine(j, func(l LogLine) error { return send(logReply{LogLine: l}) }); err != nil {
+		last.Error = err.Error()
+	}
+	return send(last)
 }
+
+// logTime is how long a reader of the log may pause: it may be a person with a pager.
+const logTime = 10 * time.Minute
 
 func eachLine(j *journal.Journal, f func(LogLine) error) error {
 	sent := j.Mark(journal.Sent)

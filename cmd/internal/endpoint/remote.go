@@ -4,18 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"dsyncfs/cmd/internal/config"
-	"dsyncfs/cmd/internal/watch"
 	"dsyncfs/mirror/brain"
-	"dsyncfs/mirror/store"
 	"dsyncfs/remote"
 	"dsyncfs/remote/command"
 	"dsyncfs/remote/dsync"
@@ -31,6 +28,8 @@ type Remote struct {
 	log    *slog.Logger
 	local  *Local // a second location on this machine; else nil
 	slave  brain.Options
+	errout io.Writer // for what the other end has to say
+	dir    string    // where its command was given, as a daemon goes elsewhere
 	dialer remote.Dialer
 	cmd    []string
 
@@ -43,13 +42,17 @@ type RemoteOptions struct {
 	MayCreate bool          // a local second location may be created
 	Slave     brain.Options // of the brain of a local second location
 	Ask       bool          // the user may be asked at the terminal
+	Stderr    io.Writer     // for what the other end writes to its standard error
 	Log       *slog.Logger
 }
 
 // NewRemote prepares the other end. Nothing is dialed yet.
 func NewRemote(cfg *config.Config, loc remote.Location, o RemoteOptions) (*Remote, error) {
-	r := &Remote{Location: loc, cfg: cfg, log: o.Log, slave: o.Slave}
-	var err error
+	dir, err := os.Getwd()
+	if err != nil {
+		dir, err = "", nil // it was removed; absolute paths still work
+	}
+	r := &Remote{Location: loc, cfg: cfg, log: o.Log, slave: o.Slave, errout: o.Stderr, dir: dir}
 	switch loc.Kind {
 	case remote.KindSSH:
 		r.Name = loc.Host
@@ -58,7 +61,7 @@ func NewRemote(cfg *config.Config, loc remote.Location, o RemoteOptions) (*Remot
 	case remote.KindCommand:
 		r.Name = filepath.Base(loc.Command[0])
 		r.cmd = loc.Command
-		r.dialer = command.New(command.Options{Host: r.Name, Stderr: r.stderr})
+		r.dialer = command.New(command.Options{Host: r.Name, Stderr: r.stderr, Dir: dir})
 	default:
 		r.Name = loc.String()
 		r.slave.Side = loc.String()
@@ -68,7 +71,7 @@ func NewRemote(cfg *config.Config, loc remote.Location, o RemoteOptions) (*Remot
 }
 
 // stderr shows what the other end has to say, with its name.
-func (r *Remote) stderr(line string) { fmt.Fprintf(os.Stderr, "%s: %s\n", r.Name, line) }
+func (r *Remote) stderr(line string) { fmt.Fprintf(r.errout, "%s: %s\n", r.Name, line) }
 
 func (r *Remote) sshDialer(o RemoteOptions) (remote.Dialer, error) {
 	if r.cfg.RemoteCmd != "" {
@@ -76,7 +79,7 @@ func (r *Remote) sshDialer(o RemoteOptions) (remote.Dialer, error) {
 	}
 	if r.cfg.SSHCommand != "" {
 		return command.SSH(command.SSHOptions{
-			Options: command.Options{Host: r.Location.Host, Stderr: r.stderr, Terminal: o.Ask},
+			Options: command.Options{Host: r.Location.Host, Stderr: r.stderr, Terminal: o.Ask, Dir: r.dir},
 			Program: strings.Fields(r.cfg.SSHCommand), Login: r.Location.Login, Port: r.Location.Port,
 		})
 	}
@@ -97,7 +100,7 @@ func (r *Remote) templateDialer() remote.Dialer {
 		words = append(words, filled)
 	}
 	r.cmd = words
-	return command.New(command.Options{Host: r.Location.Host, Stderr: r.stderr})
+	return command.New(command.Options{Host: r.Location.Host, Stderr: r.stderr, Dir: r.dir})
 }
 
 // Dial returns a Peer on which a slave answers.
@@ -137,8 +140,35 @@ func (r *Remote) start(ctx context.Context) (remote.Conn, error) {
 		}
 		r.session = s
 	}
-	// The stream outlives the call: it ends with the peer's Close.
-	return r.session.Start(context.WithoutCancel(ctx), r.cmd)
+	return startStream(ctx, r.session, r.cmd)
+}
+
+// startStream runs a command whose stream outlives the call, which ctx bounds: it ends with its Close.
+func startStream(ctx context.Context, s remote.Session, cmd []string) (remote.Conn, error) {
+	life, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
+	conn, err := s.Start(life, cmd)
+	if err != nil {
+		stop()
+		end(nil)
+		return nil, err
+	}
+	c := &stream{conn, end}
+	if !stop() {
+		return nil, errors.Join(context.Cause(ctx), c.Close())
+	}
+	return c, nil
+}
+
+// stream is a Conn whose context ends with it.
+type stream struct {
+	remote.Conn
+	end context.CancelCauseFunc
+}
+
+func (s *stream) Close() error {
+	defer s.end(nil)
+	return s.Conn.Close()
 }
 
 // Close ends the connection.
@@ -159,7 +189,7 @@ func (r *Remote) Close() error {
 // dialLocal starts a slave for the second location in this process.
 func (r *Remote) dialLocal(ctx context.Context) (brain.Peer, error) {
 	ours, theirs := brain.Pipe()
-	slave := brain.NewSlave(r.slave, r.local.Store, r.local.watchFunc())
+	slave := r.local.NewSlave(r.slave)
 	sctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	p := &localPeer{Peer: ours, cancel: cancel, done: make(chan struct{})}
 	go func() {
@@ -177,102 +207,4 @@ func (r *Remote) Rehearse() (func() error, error) {
 		return func() error { return nil }, nil
 	}
 	return r.local.Rehearse()
-}
-
-// watchFunc returns how to watch the store between rounds.
-func (l *Local) watchFunc() func(context.Context) (<-chan struct{}, error) {
-	return func(ctx context.Context) (<-chan struct{}, error) {
-		if l.FS == nil { // a new location
-			if err := l.makeDir(); err != nil {
-				return nil, err
-			}
-		}
-		return watch.Maildir(ctx, l.Path, l.log, nil)
-	}
-}
-
-// NewSlave returns a slave for the store, which can be watched between rounds.
-func (l *Local) NewSlave(o brain.Options) *brain.Slave {
-	return brain.NewSlave(o, func(ctx context.Context) (store.Store, error) { return l.Store(ctx) }, l.watchFunc())
-}
-
-// localPeer waits for the slave when it is closed.
-type localPeer struct {
-	brain.Peer
-	cancel context.CancelFunc
-	done   chan struct{}
-	once   sync.Once
-}
-
-// localGrace is how long a slave in this process may take to end by itself.
-const localGrace = 10 * time.Second
-
-func (p *localPeer) Close() error {
-	err := p.Peer.Close()
-	p.once.Do(func() {
-		select {
-		case <-p.done:
-		case <-time.After(localGrace):
-			p.cancel()
-			<-p.done
-		}
-		p.cancel()
-	})
-	return err
-}
-
-// farewell is how long a remote program gets to end by itself once its input is closed.
-const farewell = 2 * time.Second
-
-// gentleConn lets the remote program end by itself before it is ended.
-type gentleConn struct{ remote.Conn }
-
-func (c gentleConn) Close() error {
-	if c.CloseWrite() == nil {
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			_ = c.Wait()
-		}()
-		select {
-		case <-ended:
-		case <-time.After(farewell):
-		}
-		defer func() { <-ended }() // Close makes both end
-	}
-	return c.Conn.Close()
-}
-
-// streamPeer names the other side in errors and ends its program when closed.
-type streamPeer struct {
-	*dsync.Peer
-	conn    remote.Conn
-	name    string
-	timeout time.Duration
-}
-
-// Idle says that silence is no error now.
-func (p *streamPeer) Idle(idle bool) {
-	if idle {
-		p.SetTimeout(-1)
-	} else {
-		p.SetTimeout(p.timeout)
-	}
-}
-
-// explain adds the exit of the remote program to an error of the stream, which often is the real cause.
-func (p *streamPeer) explain(err error) error {
-	p.conn.CloseWrite()
-	ended := make(chan error, 1)
-	go func() { ended <- p.conn.Wait() }()
-	select {
-	case werr := <-ended:
-		if werr != nil {
-			return werr
-		}
-	case <-time.After(2 * time.Second):
-		p.conn.Close()
-		<-ended
-	}
-	return err
 }

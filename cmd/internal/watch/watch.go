@@ -1,11 +1,12 @@
 // Package watch tells when somebody changes a Maildir, by inotify.
 //
-// It says that something changed and in which directories, never what: the next look at the store finds out. What only
-// programs of the store's own kind write (locks, indexes, temporary files) does not count.
+// Start from [Maildir]. It says that something changed and in which directories, never what: the next look at the store finds
+// out. What only programs of the store's own kind write (locks, indexes, temporary files) does not count.
 package watch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -15,38 +16,69 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
 )
 
-// settle is how long a burst of changes is gathered into one report.
-const settle = 15 * time.Millisecond
+// A burst of changes is gathered into one report, which is due when nothing happened for settle, or after maxBurst. What goes
+// away at once should be seen at once: the deletion guard judges by how much it is.
+const (
+	settle   = 15 * time.Millisecond
+	maxBurst = time.Second
+)
 
-// Maildir watches the Maildir at root until ctx ends. A report that nobody took yet stands for all. seen, which may be nil,
-// is called from one goroutine for each changed name with its directory below root, and before the report is due; with an
-// empty name if anything may have changed.
-func Maildir(ctx context.Context, root string, log *slog.Logger, seen func(dir, name string)) (<-chan struct{}, error) {
-	w, err := fsnotify.NewWatcher()
-	if err != nil {
-		return nil, fmt.Errorf("watching %s: %w", root, err)
-	}
-	m := &watcher{w: w, root: root, log: log, seen: seen, out: make(chan struct{}, 1)}
-	if err := m.addTree(root); err != nil {
-		w.Close()
-		return nil, fmt.Errorf("watching %s: %w", root, err)
-	}
-	go m.run(ctx)
-	return m.out, nil
-}
+// Seen is told of each changed name with its directory below the root, "" for the root itself. An empty name means that
+// anything in the directory may have changed; for the root, anything anywhere.
+type Seen func(dir, name string)
 
-type watcher struct {
+// Watcher reports changes until its context ends.
+type Watcher struct {
+	// Changes gets a value after each burst of changes. One that nobody took yet stands for all. It is never closed.
+	Changes <-chan struct{}
+
 	w    *fsnotify.Watcher
 	root string
 	log  *slog.Logger
-	seen func(dir, name string)
+	seen Seen
 	out  chan struct{}
+	done chan struct{}
 }
 
-// addTree watches dir and the mail directories and mailboxes below it.
-func (m *watcher) addTree(dir string) error {
+// Maildir watches the Maildir at root until ctx ends. seen, which may be nil, is called from one goroutine, before the report
+// is due.
+func Maildir(ctx context.Context, root string, log *slog.Logger, seen Seen) (*Watcher, error) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("watching %s: %w", root, explain(err))
+	}
+	if seen == nil {
+		seen = func(string, string) {}
+	}
+	m := &Watcher{w: w, root: filepath.Clean(root), log: log, seen: seen, out: make(chan struct{}, 1), done: make(chan struct{})}
+	m.Changes = m.out
+	// "/." makes a root that is a link be followed; names come back without it.
+	if err := m.addTree(m.root+"/.", false); err != nil {
+		return nil, errors.Join(fmt.Errorf("watching %s: %w", root, explain(err)), w.Close())
+	}
+	go m.run(ctx)
+	return m, nil
+}
+
+// Wait returns when the context has ended and nothing of the Watcher is left.
+func (m *Watcher) Wait() { <-m.done }
+
+// explain says what the kernel means by running out of space and files here.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		return fmt.Errorf("too many directories are watched (raise fs.inotify.max_user_watches): %w", err)
+	case errors.Is(err, unix.EMFILE):
+		return fmt.Errorf("too many programs watch directories (raise fs.inotify.max_user_instances): %w", err)
+	}
+	return err
+}
+
+// addTree watches dir and the mail directories and mailboxes below it, and reports each of them as changed if told to.
+func (m *Watcher) addTree(dir string, report bool) error {
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			if path == dir {
@@ -57,25 +89,43 @@ func (m *watcher) addTree(dir string) error {
 		if !e.IsDir() {
 			return nil
 		}
-		if path != m.root && ignored(e.Name()) {
+		isRoot := filepath.Clean(path) == m.root
+		if !isRoot && ignoredDir(e.Name()) {
 			return filepath.SkipDir
 		}
-		if err := m.w.Add(path); err != nil {
+		if err := m.w.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		if isMailDir(e.Name()) && path != m.root {
+		if report {
+			m.report(path, "")
+		}
+		if isMailDir(e.Name()) && !isRoot {
 			return filepath.SkipDir
 		}
 		return nil
 	})
 }
 
+// dropTree forgets dir and what is below it, which got another name: their watches would go on with the old one.
+func (m *Watcher) dropTree(dir string) {
+	for _, path := range m.w.WatchList() {
+		if path == dir || strings.HasPrefix(path, dir+"/") {
+			_ = m.w.Remove(path) // it may be gone already
+		}
+	}
+}
+
 func isMailDir(name string) bool { return name == "cur" || name == "new" }
 
-// ignored reports whether a name is nobody's mail: locks, indexes, temporary files, indexers' data.
-func ignored(name string) bool {
+// ignoredDir reports whether a directory holds nobody's mail.
+func ignoredDir(name string) bool {
+	return name == "tmp" || name == ".notmuch" || strings.HasPrefix(name, "..")
+}
+
+// ignoredFile reports whether a file is nobody's mail: locks, indexes, temporary files.
+func ignoredFile(name string) bool {
 	switch {
-	case name == "tmp", name == ".notmuch", strings.HasPrefix(name, ".."), strings.HasSuffix(name, ".lock"), strings.HasSuffix(name, ".tmp"):
+	case strings.HasSuffix(name, ".lock"), strings.HasSuffix(name, ".tmp"):
 		return true
 	case strings.HasPrefix(name, "dovecot.") && name != "dovecot.mailbox.log", strings.HasPrefix(name, "dovecot-uidvalidity"),
 		strings.HasPrefix(name, "dovecot-uidlist"), strings.HasPrefix(name, ".temp."), strings.HasPrefix(name, "temp."):
@@ -84,30 +134,37 @@ func ignored(name string) bool {
 	return false
 }
 
-func (m *watcher) run(ctx context.Context) {
-	defer m.w.Close()
+func (m *Watcher) run(ctx context.Context) {
+	defer close(m.done)
+	errs, drained := m.drainErrors()
+	defer func() {
+		if err := m.w.Close(); err != nil {
+			m.log.Debug("watching the mail store", "root", m.root, "err", err)
+		}
+		<-drained
+	}()
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
+	var first time.Time // of a burst that was not reported yet
+	changed := func() {
+		if first.IsZero() {
+			first = time.Now()
+		}
+		timer.Reset(min(settle, max(0, maxBurst-time.Since(first))))
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case ev, ok := <-m.w.Events:
-			if !ok {
-				return
+		case ev := <-m.w.Events:
+			if m.take(ev) {
+				changed()
 			}
-			if m.counts(ev) {
-				m.report(ev.Name)
-				timer.Reset(settle)
-			}
-		case err, ok := <-m.w.Errors:
-			if !ok {
-				return
-			}
-			m.log.Warn("watching the mail store", "root", m.root, "err", err)
-			m.report(m.root) // an overflow: anything may have changed
-			timer.Reset(settle)
+		case <-errs:
+			m.seen("", "")
+			changed()
 		case <-timer.C:
+			first = time.Time{}
 			select {
 			case m.out <- struct{}{}:
 			default:
@@ -116,31 +173,67 @@ func (m *watcher) run(ctx context.Context) {
 	}
 }
 
-// counts reports whether an event means that mail or mailboxes changed, and watches new directories.
-func (m *watcher) counts(ev fsnotify.Event) bool {
-	name := filepath.Base(ev.Name)
-	if ignored(name) || ev.Op == fsnotify.Chmod || ev.Op == fsnotify.Write && isMailDir(filepath.Base(filepath.Dir(ev.Name))) {
-		return false
-	}
-	if ev.Has(fsnotify.Create) && !isMailDir(filepath.Base(filepath.Dir(ev.Name))) {
-		if info, err := os.Lstat(ev.Name); err == nil && info.IsDir() {
-			if err := m.addTree(ev.Name); err != nil {
-				m.log.Warn("watching a new mailbox", "dir", ev.Name, "err", err)
+// drainErrors passes the errors of fsnotify on: most of all that events were lost. It holds a lock while it tells them, and
+// Add waits for that lock, so somebody else than the caller of Add has to listen.
+func (m *Watcher) drainErrors() (lost <-chan struct{}, drained <-chan struct{}) {
+	errs, done := make(chan struct{}, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		for err := range m.w.Errors { // until it is closed
+			m.log.Debug("watching the mail store", "root", m.root, "err", err)
+			select {
+			case errs <- struct{}{}:
+			default:
 			}
 		}
+	}()
+	return errs, done
+}
+
+// take follows an event and reports whether it means that mail or mailboxes changed.
+func (m *Watcher) take(ev fsnotify.Event) bool {
+	dir, name := filepath.Split(ev.Name)
+	inMailDir := isMailDir(filepath.Base(dir)) && filepath.Clean(dir) != m.root
+	switch {
+	case ev.Name == "", ignoredDir(name), ev.Op == fsnotify.Chmod:
+		return false
+	case ev.Op == fsnotify.Write && inMailDir:
+		return false
+	case inMailDir:
+		if ignoredFile(name) {
+			return false
+		}
+	case ev.Has(fsnotify.Create) && isDir(ev.Name):
+		m.dropTree(ev.Name)
+		if err := m.addTree(ev.Name, true); err != nil {
+			m.log.Warn("watching a new mailbox", "dir", ev.Name, "err", explain(err))
+		}
+	case ev.Has(fsnotify.Rename):
+		m.dropTree(ev.Name)
+	case ignoredFile(name):
+		return false
 	}
+	m.report(dir, name)
 	return true
 }
 
-func (m *watcher) report(path string) {
-	if m.seen == nil {
-		return
+func isDir(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
+}
+
+// report calls seen with a directory below the root.
+func (m *Watcher) report(dir, name string) {
+	if name == "" && filepath.Clean(dir) == m.root {
+		return // the root as such: its names are reported
 	}
-	rel, err := filepath.Rel(m.root, path)
-	if err != nil || rel == "." {
+	rel, err := filepath.Rel(m.root, dir)
+	switch {
+	case err != nil:
 		m.seen("", "")
-		return
+	case rel == ".":
+		m.seen("", name)
+	default:
+		m.seen(rel, name)
 	}
-	dir, name := filepath.Split(rel)
-	m.seen(strings.TrimSuffix(dir, "/"), name)
 }

@@ -1,0 +1,92 @@
+package endpoint
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"dsyncfs/mirror/brain"
+	"dsyncfs/remote"
+	"dsyncfs/remote/dsync"
+)
+
+// localPeer waits for the slave when it is closed.
+type localPeer struct {
+	brain.Peer
+	cancel context.CancelFunc
+	done   chan struct{}
+	once   sync.Once
+}
+
+// localGrace is how long a slave in this process may take to end by itself.
+const localGrace = 10 * time.Second
+
+func (p *localPeer) Close() error {
+	err := p.Peer.Close()
+	p.once.Do(func() {
+		select {
+		case <-p.done:
+		case <-time.After(localGrace):
+			p.cancel()
+			<-p.done
+		}
+		p.cancel()
+	})
+	return err
+}
+
+// farewell is how long a remote program gets to end by itself once its input is closed.
+const farewell = 2 * time.Second
+
+// gentleConn lets the remote program end by itself before it is ended.
+type gentleConn struct{ remote.Conn }
+
+func (c gentleConn) Close() error {
+	if c.CloseWrite() == nil {
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_ = c.Wait()
+		}()
+		select {
+		case <-ended:
+		case <-time.After(farewell):
+		}
+		defer func() { <-ended }() // Close makes both end
+	}
+	return c.Conn.Close()
+}
+
+// streamPeer names the other side in errors and ends its program when closed.
+type streamPeer struct {
+	*dsync.Peer
+	conn    remote.Conn
+	name    string
+	timeout time.Duration
+}
+
+// Idle says that silence is no error now.
+func (p *streamPeer) Idle(idle bool) {
+	if idle {
+		p.SetTimeout(-1)
+	} else {
+		p.SetTimeout(p.timeout)
+	}
+}
+
+// explain adds the exit of the remote program to an error of the stream, which often is the real cause.
+func (p *streamPeer) explain(err error) error {
+	p.conn.CloseWrite()
+	ended := make(chan error, 1)
+	go func() { ended <- p.conn.Wait() }()
+	select {
+	case werr := <-ended:
+		if werr != nil {
+			return werr
+		}
+	case <-time.After(2 * time.Second):
+		p.conn.Close()
+		<-ended
+	}
+	return err
+}

@@ -124,7 +124,37 @@ func spoil(t *testing.T, m harness.Maildir) {
 	m.Create(t, "Unwanted/Mailbox")
 	deliverMany(t, m, "Unwanted/Mailbox", "unwanted", 2)
 	m.Subscribe(t, "Unwanted/Mailbox")
-	must(t, os.RemoveAll(m.Dir("R&D")))
+}
+
+// What was lost at the destination threatens nobody: the guard has nothing to guard there, and the backup puts it back.
+func TestBackupPutsBackWhatTheDestinationLost(t *testing.T) {
+	t.Parallel()
+	for what, lose := range map[string]func(m harness.Maildir){
+		"a mailbox":              func(m harness.Maildir) { must(t, os.RemoveAll(m.Dir("R&D"))) },
+		"all mails of a mailbox": func(m harness.Maildir) { vanish(t, m, "R&D", 15) },
+		"everything but the dirs": func(m harness.Maildir) {
+			for name, box := range m.Read(t).Mailboxes {
+				vanish(t, m, name, len(box.Messages))
+			}
+		},
+	} {
+		for _, options := range [][]string{nil, {"-R"}} {
+			t.Run(what+strings.Join(options, ""), func(t *testing.T) {
+				p := newPair(t)
+				source, destination := p.a, p.b
+				if options != nil {
+					source, destination = p.b, p.a
+				}
+				harness.Build(t, source, "a", harness.Mails(t, 150))
+				p.backup(options...).Want(0)
+				want := source.Read(t).Copies()
+				lose(destination)
+				p.backup(options...).Want(0)
+				p.hold(want)
+				p.equal()
+			})
+		}
+	}
 }
 
 // What changes in the source reaches the destination: expunges, flags, moves, mailboxes.
@@ -135,7 +165,7 @@ func TestBackupFollowsTheSource(t *testing.T) {
 	p.backup().Want(0)
 	p.equal()
 	spoil(t, p.a)
-	p.backup("--allow-mass-expunge=R&D").Want(0)
+	p.backup().Want(0)
 	p.equal()
 }
 

@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,7 +87,7 @@ func (s *Store) trash(ctx context.Context, rec store.MailboxRecord, dir string) 
 			return err
 		}
 		if below {
-			return s.trashParts(rec, dir, tmp, temp)
+			return s.trashParts(ctx, rec, dir, tmp, temp)
 		}
 	}
 	parent, base, err := s.openParent(dir)
@@ -97,14 +98,45 @@ func (s *Store) trash(ctx context.Context, rec store.MailboxRecord, dir string) 
 	if err := parent.Rename(base, tmp, temp); err != nil {
 		return err
 	}
+	if err := s.checkTrash(ctx, rec, "tmp/"+temp); err != nil {
+		return errors.Join(err, tmp.RenameNew(temp, parent, base))
+	}
 	if err := s.holdAll(rec, "tmp/"+temp); err != nil {
 		return err
 	}
 	return parent.Sync()
 }
 
+// checkTrash refuses to delete a mailbox with mail that came since the last refresh: whoever decided that it can go did not
+// know of it. It looks when nobody can deliver there any more.
+func (s *Store) checkTrash(ctx context.Context, rec store.MailboxRecord, dir string) error {
+	d, err := openDirs(s.fs, dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	files, err := d.scan(ctx)
+	if err != nil {
+		return err
+	}
+	unknown := len(files.entries)
+	for c := newCursor(s.cat, rec.Status.GUID, 0); unknown > 0; {
+		r, ok, err := c.next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("%d mails came meanwhile: %w", unknown, store.ErrExists)
+		}
+		if files.find([]byte(baseOf(r.File))) >= 0 {
+			unknown--
+		}
+	}
+	return nil
+}
+
 // trashParts moves what makes a directory a mailbox away.
-func (s *Store) trashParts(rec store.MailboxRecord, dir string, tmp vfs.Dir, temp string) error {
+func (s *Store) trashParts(ctx context.Context, rec store.MailboxRecord, dir string, tmp vfs.Dir, temp string) error {
 	info, err := tmp.Info()
 	if err != nil {
 		return err
@@ -124,7 +156,7 @@ func (s *Store) trashParts(rec store.MailboxRecord, dir string, tmp vfs.Dir, tem
 	defer from.Close()
 	var parts []string
 	err = from.Names(func(name string, typ vfs.Type) error {
-		if name == "cur" || name == "new" || name == "tmp" || strings.HasPrefix(name, "dovecot") && name != lockName {
+		if name == "cur" || name == "new" || name == "tmp" || strings.HasPrefix(name, "dovecot") && name != lockName || isReplacement(name) {
 			parts = append(parts, name)
 		}
 		return nil
@@ -133,8 +165,14 @@ func (s *Store) trashParts(rec store.MailboxRecord, dir string, tmp vfs.Dir, tem
 	for i := 0; i < len(parts) && err == nil; i++ {
 		err = ignoreGone(from.Rename(parts[i], to, parts[i]))
 	}
+	if err == nil {
+		err = s.checkTrash(ctx, rec, "tmp/"+temp)
+	}
 	if err != nil {
-		return err
+		for _, part := range slices.Backward(parts) {
+			err = errors.Join(err, ignoreGone(to.RenameNew(part, from, part)))
+		}
+		return errors.Join(err, tmp.RemoveDir(temp))
 	}
 	if err := s.holdAll(rec, "tmp/"+temp); err != nil {
 		return err

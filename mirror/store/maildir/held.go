@@ -132,7 +132,7 @@ func (s *Store) Find(ctx context.Context, want map[mail.GUID]struct{}) (map[mail
 			if !ok {
 				break
 			}
-			if _, wanted := want[r.GUID]; wanted {
+			if _, wanted := want[r.GUID]; wanted && s.isSame(rec.Name, r) {
 				out[r.GUID] = store.Location{Mailbox: rec.Status.GUID, UID: r.UID}
 			}
 		}
@@ -147,6 +147,22 @@ func (s *Store) Find(ctx context.Context, want map[mail.GUID]struct{}) (map[mail
 		}
 	}
 	return out, nil
+}
+
+// isSame reports whether the file of a message has the bytes of that mail, as far as its size and time tell. One that was
+// renamed since the last refresh gets the benefit of the doubt: whoever takes it looks again.
+func (s *Store) isSame(box mail.Name, r store.MessageRecord) bool {
+	dir, err := s.o.Layout.DirOf(box)
+	if err != nil || len(r.File) <= 4 {
+		return false
+	}
+	d, err := s.fs.OpenDir(joinPath(dir, r.File[:3]))
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	info, err := d.Stat(r.File[4:])
+	return notExist(err) || err == nil && info.Size == r.Size && info.Mtime.Unix() == r.Received
 }
 
 // EndRound implements [store.Store].

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -46,6 +47,8 @@ type LockOptions struct {
 // Lock order: mailbox mutex, then the file. Holders of several files take them in the order of their names.
 type Locks struct {
 	o LockOptions
+
+	names atomic.Uint64 // makes the file names of all stores of the process differ, whatever the clock does
 
 	mu    sync.Mutex
 	holds map[dirID]*hold

@@ -70,15 +70,12 @@ func (s *Store) sweepTmp(tmp vfs.Dir) error {
 	})
 }
 
-// sweepBox removes what crashes left of files that were to replace others of a mailbox (vfs.Replace).
-func (s *Store) sweepBox(box vfs.Dir) error {
-	return s.sweep(box, func(name string) bool {
-		rest, ours := strings.CutPrefix(name, ".dovecot-")
-		if !ours {
-			rest, ours = strings.CutPrefix(name, "."+subscriptionsName+".")
-		}
-		return ours && rest != "" && strings.HasSuffix(name, ".tmp")
-	})
+// sweepBox removes what crashes left of files that were to replace others of a mailbox.
+func (s *Store) sweepBox(box vfs.Dir) error { return s.sweep(box, isReplacement) }
+
+// isReplacement reports whether a name is that of a file that is to replace one of ours (vfs.Replace).
+func isReplacement(name string) bool {
+	return strings.HasSuffix(name, ".tmp") && (strings.HasPrefix(name, ".dovecot-") || strings.HasPrefix(name, "."+subscriptionsName+"."))
 }
 
 func (s *Store) sweep(dir vfs.Dir, ours func(name string) bool) error {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"dsyncfs/mirror/mail"
@@ -44,8 +43,7 @@ type Store struct {
 	locks  *Locks
 	root   vfs.Dir
 
-	counter atomic.Uint64 // makes names differ
-	randMu  sync.Mutex
+	randMu sync.Mutex
 
 	held   heldMails
 	opened map[mail.MailboxGUID]map[*mailbox]struct{}
@@ -119,6 +117,9 @@ func (s *Store) checkRoot() error {
 		return err
 	}
 	if isMaildir {
+		if s.o.Create {
+			return s.root.Sync() // perhaps an earlier attempt made it and did not get here
+		}
 		return nil
 	}
 	if !s.o.Create {
@@ -192,7 +193,7 @@ func (s *Store) Close() error {
 // uniqueName returns a base name that is in use nowhere: seconds, microseconds, process, a counter, host.
 func (s *Store) uniqueName() string {
 	now := s.o.Clock()
-	return fmt.Sprintf("%d.M%dP%dQ%d.%s", now.Unix(), now.Nanosecond()/1000, s.o.PID, s.counter.Add(1), s.nameHost())
+	return fmt.Sprintf("%d.M%dP%dQ%d.%s", now.Unix(), now.Nanosecond()/1000, s.o.PID, s.locks.names.Add(1), s.nameHost())
 }
 
 var hostEscaper = strings.NewReplacer("/", `\057`, ":", `\072`, ",", `\054`, " ", "_")

@@ -76,14 +76,14 @@ func (c *checks) before(a, b *replica) {
 	}
 }
 
-// now checks what must hold at any time. clean says that the last sync succeeded.
-func (c *checks) now(clean bool) error {
+// now checks what must hold at any time.
+func (c *checks) now() error {
 	found := make(map[string]bool)
 	for _, r := range c.w.replicas {
 		if !r.born {
 			continue
 		}
-		if err := c.account(r, clean, found); err != nil {
+		if err := c.account(r, found); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 		if err := index.CheckConsistency(r.cat); err != nil {
@@ -92,7 +92,7 @@ func (c *checks) now(clean bool) error {
 	}
 	c.excuseUnfinished()
 	for _, content := range c.w.ledger.all() {
-		if e := c.w.ledger.contents[content]; e.owed() && !found[content] {
+		if e := c.w.ledger.contents[content]; c.w.ledger.owed(e) && !found[content] {
 			return fmt.Errorf("lost: mail %d, put %d times and removed %d times", e.n, e.puts, e.removes)
 		}
 	}
@@ -110,7 +110,7 @@ func (c *checks) excuseUnfinished() {
 	}
 }
 
-func (c *checks) account(r *replica, clean bool, found map[string]bool) error {
+func (c *checks) account(r *replica, found map[string]bool) error {
 	a, err := readAccount(r.disk, r.layout)
 	if err != nil {
 		return err
@@ -118,7 +118,7 @@ func (c *checks) account(r *replica, clean bool, found map[string]bool) error {
 	count := make(map[string]int)
 	for i := range a.boxes {
 		b := &a.boxes[i]
-		if b.torn && clean {
+		if b.torn && r.clean {
 			return fmt.Errorf("mailbox %q: the uidlist ends in half a line", string(b.name))
 		}
 		for _, f := range b.files {
@@ -131,7 +131,7 @@ func (c *checks) account(r *replica, clean bool, found map[string]bool) error {
 				return fmt.Errorf("doubled: mail %d is there %d times and was put %d times; once more in %q", e.n, count[f.content], e.puts, string(b.name))
 			}
 		}
-		if err := c.history(r, b, clean); err != nil {
+		if err := c.history(r, b); err != nil {
 			return fmt.Errorf("mailbox %q: %w", string(b.name), err)
 		}
 	}
@@ -139,7 +139,7 @@ func (c *checks) account(r *replica, clean bool, found map[string]bool) error {
 }
 
 // history compares UIDs with what was seen before. What is seen after a failed sync need not be on disk yet.
-func (c *checks) history(r *replica, b *boxView, clean bool) error {
+func (c *checks) history(r *replica, b *boxView) error {
 	if b.noList {
 		return nil
 	}
@@ -155,7 +155,7 @@ func (c *checks) history(r *replica, b *boxView, clean bool) error {
 	if b.next < h.next && !c.excused[b.guid] {
 		return fmt.Errorf("UIDNEXT was %d and is %d", h.next, b.next)
 	}
-	if clean {
+	if r.clean {
 		h.next = b.next
 	}
 	for _, row := range b.list {
@@ -167,7 +167,7 @@ func (c *checks) history(r *replica, b *boxView, clean bool) error {
 		if was, seen := h.mails[row.uid]; seen && was != root && !c.excused[b.guid] {
 			return fmt.Errorf("UID %d was mail %d and is mail %d", row.uid, was, root)
 		}
-		if clean {
+		if r.clean {
 			h.mails[row.uid] = root
 		}
 	}

@@ -9,17 +9,16 @@ import (
 // ledger is what users did to each mail, by its content, on any replica.
 type ledger struct {
 	n        int
+	deletes  bool // mailboxes were deleted
 	contents map[string]*entry
 }
 
 // entry is one content. It is owed, that is, it must not be lost, while users made it appear more often than they removed it.
 type entry struct {
 	n       int
-	puts    int  // deliveries, copies, the far ends of moves
-	removes int  // expunges, the near ends of moves, deletions of its mailbox
-	gone    bool // its mailbox was deleted somewhere
-	root    int  // the content that it was before users edited it
-	became  []*entry
+	puts    int // deliveries, copies, the far ends of moves
+	removes int // expunges, the near ends of moves, deletions of its mailbox
+	root    int // the content that it was before users edited it
 }
 
 func newLedger() *ledger { return &ledger{contents: make(map[string]*entry)} }
@@ -51,23 +50,9 @@ func (l *ledger) remove(content string) {
 	}
 }
 
-// deleted says that a mailbox was deleted with the mail in it, and with what users of other replicas wrote in its place.
-func (l *ledger) deleted(content string) {
-	if e := l.contents[content]; e != nil {
-		e.deleted()
-	}
-}
-
-func (e *entry) deleted() {
-	e.removes++
-	e.gone = true
-	for _, b := range e.became {
-		b.deleted()
-	}
-}
-
-// owed reports whether the mail must be somewhere.
-func (e *entry) owed() bool { return e.puts > e.removes }
+// owed reports whether the mail must be somewhere. What a user wrote in the place of another mail need not outlive its mailbox:
+// whoever deletes that elsewhere knew the other mail.
+func (l *ledger) owed(e *entry) bool { return e.puts > e.removes && (e.n == e.root || !l.deletes) }
 
 // all returns the contents in the order in which they were made.
 func (l *ledger) all() []string {
@@ -80,9 +65,5 @@ func (l *ledger) edited(old, content string) {
 	l.put(content)
 	if o, e := l.contents[old], l.contents[content]; o != nil && e != nil {
 		e.root = o.root
-		if o.gone {
-			e.deleted()
-		}
-		o.became = append(o.became, e)
 	}
 }

@@ -46,6 +46,54 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":17102451732946244270,"Type":"s"}
 		{"Op":"empty","Side":1,"Seed":9983493912511309797}
 		{"Op":"sync","Side":1,"Seed":1452606613856687987,"Type":"s"}`,
+	"a mailbox that was renamed was taken for a copy when its old name was taken anew": `
+		++ ++
+		{"Op":"sync","Side":1,"Seed":11356675194268086333,"Type":"c"}
+		{"Op":"create","Side":1,"Seed":6551984844133350146}
+		{"Op":"sync","Side":1,"Seed":10668060798116607094,"Type":"s","Users":4}
+		{"Op":"sync","Side":1,"Seed":11440974163060804680,"Type":"c","Users":6}
+		{"Op":"sync","Side":1,"Seed":3975343427975307440,"Type":"s","Users":1}
+		{"Op":"rename","Side":0,"Seed":8808626277947760718}
+		{"Op":"create","Side":0,"Seed":2082973366855925239}`,
+	"a mail that came into a mailbox while it was deleted went with it": `
+		++ ++
+		{"Op":"create","Side":1,"Seed":15790836381566443010}
+		{"Op":"sync","Side":1,"Seed":1599394621399341975,"Type":"s","Restore":true}
+		{"Op":"delete","Side":0,"Seed":10657269053930170480}
+		{"Op":"sync","Side":1,"Seed":10080278784803727705,"Type":"s","Users":3}`,
+	"a mailbox that was renamed while it was looked for made the sync fail": `
+		++ fs
+		{"Op":"create","Side":0,"Seed":16171805743997523216}
+		{"Op":"sync","Side":1,"Seed":17824778449212120097,"Type":"s","Users":4,"Fault":{"What":"reads","Reads":256,"Seed":12430483157919264850}}`,
+	"a crash while a UIDVALIDITY was taken over left a wrong count": `
+		++ ++
+		{"Op":"deliver","Side":1,"Seed":13867175315757522498}
+		{"Op":"sync","Side":1,"Seed":3351063896148516546,"Type":"s","Reversed":true}
+		{"Op":"resetvalidity","Side":1,"Seed":3094162082410833383}
+		{"Op":"deliver","Side":1,"Seed":13816497815881017131}
+		{"Op":"sync","Side":1,"Seed":12478869640115585097,"Type":"s","Fault":{"Second":true,"What":"crash","At":7,"Loss":1,"Seed":18329203977134484327}}`,
+	"what a crash left in a mailbox stayed when that was deleted": `
+		fs ++ ++
+		{"Op":"create","Side":0,"Seed":12868600328413728418}
+		{"Op":"sync","Side":2,"Seed":7916785620638239026,"Type":"f","Fault":{"What":"crash","At":27,"Loss":3,"Seed":17658940177351856426}}
+		{"Op":"sync","Side":2,"Seed":16131491957530098008,"Type":"c"}
+		{"Op":"create","Side":0,"Seed":12902072050819567334}
+		{"Op":"delete","Side":2,"Seed":12752895951605786997}`,
+	"a Maildir that was made in two attempts was not on disk": `
+		fs ++
+		{"Op":"sync","Side":1,"Seed":12000651772851250642,"Type":"f","Fault":{"Second":true,"What":"full","At":2,"Seed":2399108577385205029}}
+		{"Op":"sync","Side":1,"Seed":11364929793594854228,"Type":"s","Fault":{"Second":true,"What":"crash","At":2,"Loss":3,"Seed":14476875172044161831}}
+		{"Op":"sync","Side":1,"Seed":3385294384594304449,"Type":"c"}`,
+	"a copy was made of what a user had written in the place of the mail": `
+		++ ++
+		{"Op":"create","Side":0,"Seed":1613004791925018194}
+		{"Op":"deliver","Side":0,"Seed":2566043960694730260}
+		{"Op":"sync","Side":1,"Seed":16728240132166030649,"Type":"s"}
+		{"Op":"create","Side":0,"Seed":13226440376583228735}
+		{"Op":"create","Side":0,"Seed":5525598771984080880}
+		{"Op":"edit","Side":1,"Seed":7090150766392934716}
+		{"Op":"copy","Side":0,"Seed":14155472873080609005}
+		{"Op":"sync","Side":1,"Seed":9735978769593486025,"Type":"s","Reversed":true,"Users":5}`,
 }
 
 func TestRegressions(t *testing.T) {

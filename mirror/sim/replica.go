@@ -36,7 +36,7 @@ type replica struct {
 	born   bool          // the Maildir was there once, so that nobody may make it again
 
 	edited bool // a user changed a mail in place since the last full sync
-	forgot bool // there was no sync since the memory was lost
+	clean  bool // the last sync succeeded
 
 	witnessed map[witnessed]bool // what was removed through a mount
 
@@ -74,6 +74,7 @@ func (r *replica) boot(disk *vfs.Mem) {
 	r.disk, r.dead, r.crashed, r.plan = disk, false, nil, Fault{}
 	r.fault = vfs.NewFault(disk, r.decide)
 	r.pid++
+	r.clean = false
 	r.locks = maildir.NewLocks(maildir.LockOptions{Hostname: r.name, PID: r.pid, Now: r.now})
 }
 
@@ -86,6 +87,21 @@ func (r *replica) forget() {
 		epoch = epoch<<8 | uint64(c)
 	}
 	r.cat = newCatalog(epoch, func() error { return r.decide(vfs.Op{Name: "commit"}) })
+}
+
+// remembers reports whether the store knows a mail in a mailbox.
+func (r *replica) remembers(name mail.Name, base string) bool {
+	for guid, b := range r.cat.boxes {
+		if b.record.Name != name {
+			continue
+		}
+		for m := range (&catalogTx{c: r.cat}).Messages(guid, 0) {
+			if f, _ := mail.ParseFileName(m.File[len("cur/"):]); f.Base == base {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (r *replica) now() time.Time { return time.Now().Add(r.offset) }

@@ -480,7 +480,7 @@ func (u *user) hasBase(dir, base string) (bool, error) {
 // there must be a memory.
 func (u *user) edit() error {
 	m, ok, err := u.anyMail()
-	if err != nil || !ok || u.r.forgot {
+	if err != nil || !ok || !u.r.remembers(m.box, m.file.Base) {
 		return err
 	}
 	d, err := u.open(join(m.dir, m.file.sub))
@@ -617,6 +617,7 @@ func (u *user) delete() error {
 
 // deleteBox removes a mailbox, and with LAYOUT=fs those below it.
 func (u *user) deleteBox(name mail.Name, dir string) error {
+	u.w.ledger.deletes = true
 	all, dirs, err := u.boxes()
 	if err != nil {
 		return err
@@ -630,7 +631,7 @@ func (u *user) deleteBox(name mail.Name, dir string) error {
 			return err
 		}
 		for _, m := range mails {
-			u.w.ledger.deleted(m.file.content)
+			u.w.ledger.remove(m.file.content)
 		}
 		u.w.reset(u.r, dirs[n]) // if others have it still, it may come back
 		if u.pick(2) == 0 {

@@ -138,13 +138,13 @@ func (w *world) step(s Step) error {
 		if r.edited {
 			return nil // nobody could know what was edited, then
 		}
-		w.calm, r.forgot = false, true
+		w.calm = false
 		r.forget()
 		return nil
 	case "crash":
 		w.calm = false
 		r.crash(vfs.Loss(s.Seed%4), s.Seed)
-		return w.checks.now(false)
+		return w.checks.now()
 	}
 	w.calm = w.calm && slices.Contains(calmOps, s.Op)
 	return w.act(r, s.Op, s.Seed)
@@ -160,6 +160,9 @@ func (w *world) sync(s Step) error {
 		master, slave = slave, master
 	}
 	w.checks.before(master, slave)
+	if master.edited || slave.edited {
+		s.Type = "f" // only that looks at the mails themselves
+	}
 	out, err := w.syncOnce(s, master, slave, brain.Request{})
 	w.note("  %s with %s: %s", master.name, slave.name, outcome(out, err))
 	if herr := w.checkError(s, master, slave, err); herr != nil {
@@ -178,13 +181,11 @@ func (w *world) sync(s Step) error {
 			return fmt.Errorf("after the user's decision: %w", err)
 		}
 	}
-	if err == nil {
-		master.forgot, slave.forgot = false, false
-		if s.Type == "f" && s.Users == 0 {
-			master.edited, slave.edited = false, false
-		}
+	master.clean, slave.clean = err == nil, err == nil
+	if err == nil && s.Type == "f" && s.Users == 0 {
+		master.edited, slave.edited = false, false
 	}
-	return w.checks.now(err == nil)
+	return w.checks.now()
 }
 
 func outcome(out brain.Outcome, err error) string {
@@ -392,7 +393,8 @@ func (w *world) syncAll(typ string) (changed bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		if err := w.checks.now(true); err != nil {
+		a.clean, b.clean = true, true
+		if err := w.checks.now(); err != nil {
 			return false, err
 		}
 		changed = changed || out.Changed || out.Desync

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"slices"
 
@@ -150,11 +149,11 @@ func (x *exchange) contentHash(ctx context.Context, uid mail.UID) (mail.ContentH
 		return mail.ContentHash{}, err
 	}
 	defer body.Close()
-	h := sha256.New()
-	if _, err := io.CopyBuffer(h, struct{ io.Reader }{body}, x.r.buffer()); err != nil {
-		return mail.ContentHash{}, fmt.Errorf("reading message %d: %w", uid, err)
+	h, err := hashContent(body, x.r.buffer())
+	if err != nil {
+		return h, fmt.Errorf("reading message %d: %w", uid, err)
 	}
-	return mail.ContentHash(h.Sum(nil)), nil
+	return h, nil
 }
 
 // digest is the sum over the GUIDs of all messages, whatever their order.

@@ -218,6 +218,7 @@ func (r *round) finish(ctx context.Context, live bool) error {
 	}
 	r.out.Changed = r.out.Changed || f.Changed
 	r.out.NewThere += int(f.New)
+	r.out.Matched += int(f.Matched)
 	if f.Plan != "" {
 		r.out.Plan = append(r.out.Plan, strings.Split(f.Plan, "\n")...)
 	}

@@ -108,6 +108,7 @@ type round struct {
 	bases      map[mail.MailboxGUID]store.State
 	newBases   map[mail.MailboxGUID]store.State
 	moved      moved
+	aliases    map[mail.MailboxGUID]mail.MailboxGUID // a dry run: the own GUID of a mailbox that the other side knows by another
 	boxesDone  int
 	boxesTotal int
 	buf        []byte

@@ -131,7 +131,7 @@ func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake, w
 	if err := r.serve(ctx, s.open, live); err != nil {
 		return false, r.fail(err)
 	}
-	f := &item.Finish{Desync: r.out.Desync, Changed: r.out.Changed, RequireFullResync: r.stock != nil && r.stock.needsFull}
+	f := &item.Finish{Desync: r.out.Desync, Changed: r.out.Changed, Matched: uint32(r.out.Matched), RequireFullResync: r.stock != nil && r.stock.needsFull}
 	if h.DryRun && !h.Verify {
 		f.Plan, f.New = strings.Join(r.out.Plan, "\n"), uint32(r.out.NewHere)
 	}
@@ -218,6 +218,10 @@ func (r *round) answer(ctx context.Context, theirs *item.Mailbox) error {
 	if !conflict {
 		guid = theirs.GUID
 	}
+	alias, renamed := r.aliases[guid]
+	if renamed {
+		guid = alias
+	}
 	mb, err := r.store.Open(ctx, guid)
 	if errors.Is(err, store.ErrNotFound) {
 		lost := &item.Mailbox{Status: mail.Status{GUID: theirs.GUID}, Lost: true}
@@ -233,6 +237,9 @@ func (r *round) answer(ctx context.Context, theirs *item.Mailbox) error {
 	defer x.close()
 	if err := x.prepare(ctx); err != nil {
 		return err
+	}
+	if renamed {
+		x.own.GUID = theirs.GUID
 	}
 	if err := x.answerBase(theirs); err != nil {
 		return err

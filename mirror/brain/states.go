@@ -16,7 +16,7 @@ func (r *round) refresh(ctx context.Context) error {
 	report, err := r.store.Refresh(ctx, store.RefreshOptions{
 		Full:    r.thorough,
 		DryRun:  r.h.DryRun,
-		Guard:   r.judge,
+		Guard:   r.refreshGuard(),
 		Witness: r.Witness,
 		Restore: r.restores,
 	})
@@ -25,6 +25,15 @@ func (r *round) refresh(ctx context.Context) error {
 		r.Logger.Warn("mail store", "note", note)
 	}
 	return err
+}
+
+// refreshGuard is asked about what vanished from the own store. What the destination of a backup lost threatens nobody: it
+// is put back.
+func (r *round) refreshGuard() func([]store.Loss) error {
+	if r.dir == importOnly && !r.h.NoBackupOverwrite {
+		return nil
+	}
+	return r.judge
 }
 
 // judge asks the deletion guard about what vanished.

@@ -88,6 +88,16 @@ func (r *round) unusable(x *exchange) bool {
 	return conflict || x.own.NoBase || there && node.uidValidity != x.own.UIDValidity
 }
 
+// baseOf returns the last common state of a mailbox as far as this side knows it by itself: a stock master does not tell it.
+func (r *round) baseOf(guid mail.MailboxGUID) (store.State, bool) {
+	bases := r.bases
+	if r.stock != nil && !r.master {
+		bases = r.stock.seen
+	}
+	base, known := bases[guid]
+	return base, known
+}
+
 // hear notes how the other side spells names.
 func (s *stock) hear(names []mail.Name, parts [][]string, d *item.Deletes) {
 	s.separator, s.escape, s.deletions = d.Separator, d.Escape, d.Deletions
@@ -387,12 +397,6 @@ func (x *exchange) insist(ctx context.Context, theirs *item.Mailbox) error {
 	r := x.r
 	if r.h.Type != item.SyncChanged || merge.NeedsComparison(r.h.Type, x.own.Status, theirs.Status) {
 		return nil
-	}
-	if r.stock.seen == nil {
-		var err error
-		if r.stock.seen, err = r.store.Base(ctx, r.baseKey()); err != nil {
-			return err
-		}
 	}
 	equal, known := r.stock.seen[x.own.GUID]
 	if known && equal.UIDValidity == x.own.UIDValidity && equal.Local == store.NumbersOf(x.own.Status) && equal.Remote == store.NumbersOf(theirs.Status) {

@@ -101,7 +101,7 @@ func (r *round) guidRule() tree.GUIDRule {
 // would lose that. Both sides ask this about the same mailbox, so both must know the same: a common state that the slave did
 // not take, because its index is another one now, does not count for the master either.
 func (r *round) hasUnseenMail(box mail.Mailbox) bool {
-	base, known := r.bases[box.Status.GUID]
+	base, known := r.baseOf(box.Status.GUID)
 	if !known || r.master && base.RemoteEpoch != r.peer.Epoch {
 		return r.ours() && box.Status.Messages > 0
 	}
@@ -262,9 +262,18 @@ func (r *round) changeTree(ctx context.Context, result tree.Result) error {
 	if err := r.judgeDeletes(result.Changes); err != nil {
 		return err
 	}
+	if r.h.DryRun {
+		r.aliases = make(map[mail.MailboxGUID]mail.MailboxGUID)
+		for _, c := range result.Conflicts {
+			r.aliases[c.Remote] = c.Local
+		}
+	}
 	for _, c := range result.Changes {
 		if r.h.DryRun {
 			r.out.Plan = append(r.out.Plan, r.Side+": "+c.String())
+			if c.Op == tree.Create && r.master {
+				r.out.NewHere += int(r.remote[c.GUID].numbers.Messages)
+			}
 			continue
 		}
 		changed, err := r.changeOne(ctx, c)
@@ -279,11 +288,13 @@ func (r *round) changeTree(ctx context.Context, result tree.Result) error {
 	return nil
 }
 
-// judgeDeletes asks the guard about mailboxes that would go only because the other side does not have them.
+// judgeDeletes asks the guard about mailboxes that would go only because the other side does not have them. In a backup that
+// was made before, what the source never had is a change of the destination, and to be undone.
 func (r *round) judgeDeletes(changes []tree.Change) error {
 	var losses []store.Loss
 	for _, c := range changes {
-		if c.Op != tree.Delete || c.Witnessed || c.Replaced {
+		_, common := r.bases[c.GUID]
+		if c.Op != tree.Delete || c.Witnessed || c.Replaced || len(r.bases) > 0 && !common {
 			continue
 		}
 		mb, err := r.store.Open(context.Background(), c.GUID)

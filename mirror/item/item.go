@@ -210,6 +210,7 @@ type Finish struct {
 	Changed bool   // this side changed its store in this round
 	Plan    string // a dry run: what this side would do, one line each
 	New     uint32 // a dry run: messages that this side would add
+	Matched uint32 // messages of this side that were found to be the other side's, at first contact
 }
 
 // EndOfList ends the list that is due at this place.

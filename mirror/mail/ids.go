@@ -45,8 +45,11 @@ func ParseMailboxGUID(s string) (MailboxGUID, error) {
 // field of dovecot-uidlist; dbox formats use 32 hex digits. Empty means unknown.
 type GUID string
 
-// MaxGUID bounds the length of a GUID that we accept: it may have to serve as a file name.
-const MaxGUID = 200
+// MaxGUID bounds the length of a GUID that we accept: the GUID of a Maildir's mail may be a whole file name.
+const MaxGUID = 255
+
+// maxGUIDName bounds a GUID that becomes a file name, so that there is room for its flags.
+const maxGUIDName = 200
 
 // GUID128 is the short form in which expunge records carry a GUID.
 type GUID128 [16]byte
@@ -81,7 +84,7 @@ func ParseGUID128(s string) (GUID128, error) {
 // UsableAsFileName reports whether g can be the base name of a Maildir file: rule 8 of the Maildir reference. A GUID with
 // a slash makes a stock Dovecot crash when it copies the mail.
 func (g GUID) UsableAsFileName() bool {
-	if g == "" || len(g) > MaxGUID || g[0] == '.' {
+	if g == "" || len(g) > maxGUIDName || g[0] == '.' {
 		return false
 	}
 	for i := 0; i < len(g); i++ {

@@ -170,7 +170,7 @@ func records(messages func(mail.UID) iter.Seq2[mail.Message, error], log iter.Se
 			switch {
 			case !l.Expunged:
 				deltas[l.UID] = l.Delta
-			case !haveBase || l.UID <= base:
+			default: // above the base too: an older base may have missed that both had it
 				out = append(out, merge.ExpungeRecord(l.UID, l.GUID128))
 			}
 		}

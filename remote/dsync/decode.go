@@ -386,6 +386,7 @@ func (d *fields) finish() *item.Finish {
 		Changed:           d.has(fChanged),
 		Plan:              d.string(fPlan),
 		New:               d.uint32(fNew),
+		Matched:           d.uint32(fMatched),
 	}
 	if d.has(fError) && it.Error == "" {
 		it.Error = "unspecified error" // the presence of the field is what says failure

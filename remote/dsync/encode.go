@@ -358,4 +358,5 @@ func (r *record) encodeFinish(f *item.Finish) {
 	r.setFlag(fChanged, f.Changed)
 	r.setText(fPlan, f.Plan)
 	r.setNumber(fNew, uint64(f.New))
+	r.setNumber(fMatched, uint64(f.Matched))
 }

@@ -310,6 +310,7 @@ const (
 	fChanged
 	fPlan
 	fNew
+	fMatched
 )
 
 var finishKind = &kind{letter: 'F', name: "finish", since: 3, limit: longLimit, fields: []field{
@@ -321,6 +322,7 @@ var finishKind = &kind{letter: 'F', name: "finish", since: 3, limit: longLimit, 
 	fChanged:    {name: "dsyncfs_changed", ours: true},
 	fPlan:       {name: "dsyncfs_plan", ours: true},
 	fNew:        {name: "dsyncfs_new", ours: true},
+	fMatched:    {name: "dsyncfs_matched", ours: true},
 }}
 
 // cacheFieldKind is never an item of its own: it is the form of the records in a mailbox's cache_fields.

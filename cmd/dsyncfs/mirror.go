@@ -18,6 +18,7 @@ import (
 	"dsyncfs/mirror/brain"
 	"dsyncfs/mirror/guard"
 	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
 	"dsyncfs/remote"
 )
 
@@ -63,6 +64,16 @@ func (a *app) request(cfg *config.Config, backup bool) (brain.Request, error) {
 		req.NoBackupOverwrite = f.oneWay
 	case f.reverse:
 		return req, usage(errors.New("-R needs backup or -1: mirror has no direction"))
+	}
+	if f.mailbox != "" {
+		if err := mail.Name(f.mailbox).Check(); err != nil {
+			return req, usage(fmt.Errorf("-m %s: %w", f.mailbox, err))
+		}
+	}
+	if f.guid != "" {
+		if _, err := mail.ParseMailboxGUID(f.guid); err != nil {
+			return req, usage(fmt.Errorf("-g: %w", err))
+		}
 	}
 	var err error
 	if req.Since, err = parseDate(f.since); err != nil {

@@ -22,6 +22,7 @@ import (
 	"dsyncfs/mirror/guard"
 	"dsyncfs/mirror/item"
 	"dsyncfs/remote"
+	"dsyncfs/remote/dsync"
 )
 
 // The requests.
@@ -78,7 +79,7 @@ func Classify(err error) Class {
 		return ClassNone
 	case errors.Is(err, guard.ErrMassExpunge), errors.As(err, &theirs):
 		return ClassGuard
-	case remote.Classify(err) == remote.ErrTransient:
+	case remote.Classify(err) == remote.ErrTransient, errors.Is(err, dsync.ErrTimeout):
 		return ClassAway
 	}
 	return ClassFailed

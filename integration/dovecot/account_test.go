@@ -165,7 +165,7 @@ func (a *account) save(mailbox string, mail harness.Mail) {
 func (a *account) view() []string {
 	a.t.Helper()
 	var lines []string
-	for _, line := range table(a.doveadm("-f", "tab", "mailbox", "status", "guid uidvalidity uidnext messages unseen", "*")) {
+	for _, line := range a.status("guid uidvalidity uidnext messages unseen") {
 		lines = append(lines, "mailbox "+strings.Join(line, " "))
 	}
 	for _, name := range strings.Split(strings.TrimSpace(a.doveadm("mailbox", "list", "-s")), "\n") {
@@ -196,6 +196,18 @@ func (m mailView) String() string {
 	slices.Sort(flags)
 	hash := harness.HashOf([]byte(m.Text))
 	return fmt.Sprintf("mail %s %s %s (%s) received %s size %s hash %x", m.Mailbox, m.UID, m.GUID, strings.Join(flags, " "), m.Received, m.Size, hash[:6])
+}
+
+// status returns a row for each mailbox. A level of hierarchy that is none, and a subscription of none, are errors to doveadm.
+func (a *account) status(fields string) [][]string {
+	a.t.Helper()
+	r := a.try(nil, "-f", "tab", "mailbox", "status", fields, "*")
+	for _, line := range strings.Split(strings.TrimSpace(r.stderr), "\n") {
+		if line != "" && !strings.Contains(line, "Mailbox doesn't exist") {
+			a.t.Fatalf("%s: mailbox status: %s", a.name, line)
+		}
+	}
+	return table(r.stdout)
 }
 
 // table reads what doveadm -f tab prints, without the header.

@@ -112,11 +112,17 @@ func (x *Index) openOrReplace() error {
 	return x.openFile()
 }
 
+// firstPages is how many pages bbolt writes into a new file at once; a full disk may leave fewer.
+const firstPages = 4
+
 // openFile opens the file as it is. The list of free pages is kept in it: working it out anew would read every page, and a
 // run that finds nothing changed has to be quick.
 func (x *Index) openFile() error {
 	mapping := minMapping
 	if info, err := os.Stat(x.path); err == nil {
+		if n := info.Size(); n > 0 && n < firstPages*int64(os.Getpagesize()) {
+			return fmt.Errorf("%w: %d bytes, its making was broken off", ErrCorrupt, n)
+		}
 		mapping = max(mapping, int(2*info.Size()))
 	}
 	err := guard("open", func() (err error) {

@@ -13,8 +13,6 @@ const absent = 0x02
 // str_append_tabescaped).
 var escapes = [256]byte{0x00: '0', 0x01: '1', '\t': 't', '\n': 'n', '\r': 'r'}
 
-const escaped = "\x00\x01\t\n\r"
-
 // appendEscaped appends the tab-escaped form of v to dst.
 func appendEscaped[T string | []byte](dst []byte, v T) []byte {
 	start := 0

@@ -18,3 +18,7 @@ func noSpace(err error) error {
 	}
 	return err
 }
+
+// ErrLink refuses what would lead out of the Maildir, or is no mail at all. To ignore it could pass for a mail or mailbox
+// that is gone.
+var ErrLink = errors.New("a symbolic link or special file, which is not followed; put the real thing in its place or remove it")

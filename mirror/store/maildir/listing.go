@@ -229,6 +229,9 @@ func (l *listing) read(ctx context.Context, dir vfs.Dir, inCur bool) error {
 			}
 			typ = info.Type
 		}
+		if typ == vfs.Other {
+			return fmt.Errorf("%s: %w", joinPath(dir.Path(), name), ErrLink)
+		}
 		if typ != vfs.Regular {
 			l.notes = append(l.notes, fmt.Sprintf("%s: not a file, ignored", joinPath(dir.Path(), name)))
 			return nil

@@ -249,10 +249,6 @@ func TestMoreThan26Keywords(t *testing.T) {
 
 func TestOddThingsAreLeftAlone(t *testing.T) {
 	a, s := withWork(t)
-	outside := filepath.Join(a.state, "secret")
-	must(t, os.WriteFile(outside, []byte("secret"), 0o600))
-	must(t, os.Symlink(outside, filepath.Join(a.dir(t, work), "cur", "link:2,S")))
-	must(t, os.Symlink(a.state, filepath.Join(a.root, ".linked")))
 	for _, dir := range []string{".bad&name/cur", "..x/cur", ".a..b/cur", ".notmuch/xapian", ".work/cur/sub"} {
 		must(t, os.MkdirAll(filepath.Join(a.root, dir), 0o700))
 	}
@@ -265,13 +261,29 @@ func TestOddThingsAreLeftAlone(t *testing.T) {
 		t.Errorf("tree %+v", nodes)
 	}
 	notes := strings.Join(r.Notes, "\n")
-	for _, part := range []string{"link:2,S", ".linked", "bad&name"} {
-		if !strings.Contains(notes, part) {
-			t.Errorf("no note on %q in\n%s", part, notes)
-		}
+	if part := "bad&name"; !strings.Contains(notes, part) {
+		t.Errorf("no note on %q in\n%s", part, notes)
 	}
 	if _, err := os.Lstat(filepath.Join(a.root, ".bad&name/cur")); err != nil {
 		t.Error(err)
+	}
+}
+
+// A link that was passed over could pass for a mail or a mailbox that is gone.
+func TestSymbolicLinksAreRefused(t *testing.T) {
+	for what, link := range map[string]func(a *account, outside string) string{
+		"a mail":    func(a *account, outside string) string { return filepath.Join(a.dir(t, work), "cur", "link:2,S") },
+		"a mailbox": func(a *account, outside string) string { return filepath.Join(a.root, ".linked") },
+	} {
+		t.Run(what, func(t *testing.T) {
+			a, s := withWork(t)
+			outside := filepath.Join(a.state, "secret")
+			must(t, os.Mkdir(outside, 0o700))
+			must(t, os.Symlink(outside, link(a, outside)))
+			if _, err := s.Refresh(t.Context(), noLoss(t)); !errors.Is(err, maildir.ErrLink) {
+				t.Errorf("error %v", err)
+			}
+		})
 	}
 }
 

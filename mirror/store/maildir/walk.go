@@ -42,7 +42,7 @@ func (s *Store) walk(ctx context.Context, known func(mail.Name) bool) (walkResul
 	return w, nil
 }
 
-// subdirs calls f for each directory in dir, and notes links to what might be one.
+// subdirs calls f for each directory in dir, and refuses links to what might be one.
 func (w *walkResult) subdirs(dir vfs.Dir, relevant func(name string) bool, f func(name string) error) error {
 	return dir.Names(func(name string, typ vfs.Type) error {
 		if !relevant(name) {
@@ -59,7 +59,7 @@ func (w *walkResult) subdirs(dir vfs.Dir, relevant func(name string) bool, f fun
 		case vfs.Directory:
 			return f(name)
 		case vfs.Other:
-			w.notes = append(w.notes, fmt.Sprintf("%s: a symbolic link or special file, ignored", joinPath(dir.Path(), name)))
+			return fmt.Errorf("%s: %w", joinPath(dir.Path(), name), ErrLink)
 		}
 		return nil
 	})

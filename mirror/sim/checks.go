@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"dsyncfs/mirror/guard"
 	"dsyncfs/mirror/index"
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
@@ -33,13 +32,12 @@ import (
 //   - one more sync, of either type, changes no file and no time of one;
 //   - a day later nothing of ours is left in tmp/ or beside the files that we replace, and there are no files but a Maildir's.
 //
-// About the guard ([checks.before], [checks.tripped]): a sync stops if a mailbox of ten or more mails lost them all without a
+// About the guard ([vanished], [justified]): a sync stops if a mailbox of ten or more mails lost them all without a
 // witness, and whatever stops one is a loss by the policy, counted from the files.
 type checks struct {
 	w       *world
 	uids    map[boxKey]*uidHistory
 	excused map[string]bool // GUIDs of mailboxes whose UIDVALIDITY may change
-	must    []string        // mailboxes for which the guard has to stop the sync that is due
 }
 
 type boxKey struct{ replica, guid string }
@@ -393,20 +391,4 @@ func belongs(path string) bool {
 		return true
 	}
 	return !strings.Contains(base, "dovecot") && !strings.HasSuffix(base, ".tmp") && !strings.HasSuffix(base, ".lock") && !strings.Contains(base, "dsyncfs-")
-}
-
-// tripped checks that what stopped a sync is a loss.
-func (c *checks) tripped(master, slave *replica, err, served error) error {
-	var own, theirs *guard.Error
-	if errors.As(err, &own) {
-		return c.justified(master, own)
-	}
-	if errors.As(served, &theirs) {
-		return c.justified(slave, theirs)
-	}
-	return nil
-}
-
-func (c *checks) justified(r *replica, stopped *guard.Error) error {
-	return nil
 }

@@ -233,13 +233,14 @@ var policy = guard.Policy{MaxMissingPercent: 20, MaxMissingMails: 6}
 func (r *replica) options(peer *replica) brain.Options {
 	return brain.Options{
 		Hostname: r.name, Side: r.name, PeerName: peer.name, Guard: policy,
-		Now:    func() int64 { return r.now().Unix() },
-		Logger: slog.New(slog.DiscardHandler),
-		Witness: func(box mail.Name, base string) bool {
-			return r.witnessed[witnessed{box, base}]
-		},
+		Now:     func() int64 { return r.now().Unix() },
+		Logger:  slog.New(slog.DiscardHandler),
+		Witness: r.saw,
 	}
 }
+
+// saw is the witness of the replica's mount.
+func (r *replica) saw(box mail.Name, base string) bool { return r.witnessed[witnessed{box, base}] }
 
 // recover starts the process anew after a crash.
 func (r *replica) recover() {

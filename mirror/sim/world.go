@@ -32,8 +32,9 @@ type world struct {
 	checks   *checks
 
 	deliveries int
-	validity   uint64 // highest that a user drew
-	calm       bool   // nothing has happened that may undo what users did
+	validity   uint64          // highest that a user drew
+	stopped    [2]*guard.Error // what the guards of master and slave said in the last sync
+	calm       bool            // nothing has happened that may undo what users did
 
 	mu    sync.Mutex
 	trace []string
@@ -163,10 +164,17 @@ func (w *world) sync(s Step) error {
 	if master.edited || slave.edited {
 		s.Type = "f" // only that looks at the mails themselves
 	}
+	gone, err := w.mustStop(master, slave)
+	if err != nil {
+		return err
+	}
 	out, err := w.syncOnce(s, master, slave, brain.Request{})
 	w.note("  %s with %s: %s", master.name, slave.name, outcome(out, err))
 	if herr := w.checkError(s, master, slave, err); herr != nil {
 		return herr
+	}
+	if err := w.checkGuard(s, gone, err, master, slave); err != nil {
+		return err
 	}
 	if isGuard(err) {
 		w.calm = w.calm && !s.Restore
@@ -203,6 +211,38 @@ func outcome(out brain.Outcome, err error) string {
 func isGuard(err error) bool {
 	var g *brain.GuardError
 	return errors.Is(err, guard.ErrMassExpunge) || errors.As(err, &g)
+}
+
+// mustStop returns a mailbox for which a guard has to stop the sync of two replicas, with the replica; "" if there is none.
+func (w *world) mustStop(sides ...*replica) (string, error) {
+	for _, r := range sides {
+		name, err := vanished(r)
+		if err != nil {
+			return "", err
+		}
+		if name != "" {
+			return fmt.Sprintf("%q of %s", string(name), r.name), nil
+		}
+	}
+	return "", nil
+}
+
+// checkGuard holds the guards to what there was before the sync and, as they stop it before anything is recorded, is now.
+func (w *world) checkGuard(s Step, gone string, err error, sides ...*replica) error {
+	if s.Users > 0 || s.Cut > 0 || s.Fault != nil {
+		return nil // it may have been another state that they saw, or none
+	}
+	if err == nil && gone != "" {
+		return fmt.Errorf("the guard let the loss of mailbox %s pass", gone)
+	}
+	for i, r := range sides {
+		if w.stopped[i] != nil {
+			if err := justified(r, w.stopped[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // checkError refuses errors without a fault as their cause.
@@ -292,10 +332,9 @@ func (w *world) converse(ctx context.Context, s Step, l *link, master, slave *re
 	if served != nil {
 		w.note("  the slave %s: %v", slave.name, served)
 	}
-	var stopped *guard.Error
-	if errors.As(served, &stopped) || errors.As(err, &stopped) {
-		return out, errors.Join(err, w.checks.tripped(master, slave, err, served))
-	}
+	w.stopped = [2]*guard.Error{}
+	errors.As(err, &w.stopped[0])
+	errors.As(served, &w.stopped[1])
 	return out, err
 }
 

@@ -1,0 +1,91 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+
+	"dsyncfs/mirror/guard"
+	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
+)
+
+// losses counts, for each mailbox that a replica remembers, the mails of which there is neither a file anywhere nor a witness.
+// Like the store it knows a mail by the part of its name before the first comma.
+func losses(r *replica) (map[mail.Name]guard.Loss, error) {
+	a, err := readAccount(r.disk, r.layout)
+	if err != nil {
+		return nil, err
+	}
+	there := make(map[string]bool)
+	for _, b := range a.boxes {
+		for _, f := range b.files {
+			there[unique(f.Base)] = true
+		}
+	}
+	held, err := image(r.disk)
+	if err != nil {
+		return nil, err
+	}
+	for path := range held {
+		if strings.HasPrefix(path, "tmp/dsyncfs-held-") {
+			return nil, nil // left by a crash, as witnesses
+		}
+	}
+	out := make(map[mail.Name]guard.Loss)
+	return out, r.cat.View(func(tx store.CatalogTx) error {
+		for rec, err := range tx.Mailboxes() {
+			if err != nil {
+				return err
+			}
+			l := guard.Loss{Mailbox: rec.Name, Known: int(rec.Status.Messages), Gone: a.box(rec.Name) == nil}
+			for m := range tx.Messages(rec.Status.GUID, 0) {
+				f, _ := mail.ParseFileName(m.File[len("cur/"):])
+				if !there[unique(f.Base)] && !r.saw(rec.Name, f.Base) && !r.saw(rec.Name, "") {
+					l.Missing++
+				}
+			}
+			out[rec.Name] = l
+		}
+		return nil
+	})
+}
+
+func unique(base string) string {
+	before, _, _ := strings.Cut(base, ",")
+	return before
+}
+
+// vanished returns a mailbox for which the guard has to stop the next sync of a replica, "" if there is none.
+func vanished(r *replica) (mail.Name, error) {
+	all, err := losses(r)
+	for name, l := range all {
+		if l.Known >= 10 && l.Missing == l.Known && !guard.Disposable(name) {
+			return name, err
+		}
+	}
+	return "", err
+}
+
+// justified checks the word of a guard against the files. What it says of mails whose files are here concerns what the other
+// side asked for.
+func justified(r *replica, stopped *guard.Error) error {
+	all, err := losses(r)
+	if err != nil || all == nil {
+		return err
+	}
+	var own []guard.Loss
+	for _, s := range stopped.Stops {
+		l, known := all[s.Mailbox]
+		if !known || l.Missing == 0 {
+			return nil
+		}
+		if s.Missing > l.Missing {
+			return fmt.Errorf("%s: the guard says that %d mails of %q are gone without a witness, but only %d are", r.name, s.Missing, string(s.Mailbox), l.Missing)
+		}
+		own = append(own, l)
+	}
+	if guard.Judge(own, policy) == nil {
+		return fmt.Errorf("%s: the guard stopped a sync without need: %v", r.name, stopped)
+	}
+	return nil
+}

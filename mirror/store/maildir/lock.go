@@ -25,6 +25,7 @@ const (
 	lockTimeout    = 122 * time.Second // how long to wait for another program
 	lockFresh      = 2 * time.Second   // a lock this young is not questioned
 	lockStale      = 120 * time.Second // one without a living local owner and without any change for so long is broken
+	lockNameless   = 5 * time.Second   // an empty one is of a process that was killed: the name is written at once
 	lockTouch      = 10 * time.Second  // a holder shows that it lives
 	lockPollMin    = 2 * time.Millisecond
 	lockPollMax    = 200 * time.Millisecond
@@ -368,6 +369,9 @@ func (w *staleWatch) stale(l *Locks, dir vfs.Dir) (bool, error) {
 		}
 		again, err := dir.Stat(lockName)
 		return err == nil && unchanged(again, info), ignoreGone(err)
+	}
+	if w.content == "" {
+		return now.Sub(w.since) > lockNameless, nil
 	}
 	return now.Sub(w.since) > lockStale, nil
 }

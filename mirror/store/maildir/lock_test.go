@@ -223,3 +223,25 @@ func TestLockManyGoroutines(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// A process that was killed between making the lock and writing its name into it leaves an empty one.
+func TestEmptyLockIsBrokenSoon(t *testing.T) {
+	dir := openRoot(t, t.TempDir())
+	writeLock(t, dir, "", time.Minute)
+	start := time.Now()
+	looks := 0
+	now := func() time.Time { // each look at the lock takes a second of this clock
+		looks++
+		return start.Add(time.Duration(looks) * time.Second)
+	}
+	release, err := NewLocks(LockOptions{Hostname: "here", Now: now}).Acquire(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if looks < 5 || looks > 20 {
+		t.Errorf("broken after %d looks", looks)
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+}

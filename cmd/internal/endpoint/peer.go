@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -76,6 +77,9 @@ func (p *streamPeer) Idle(idle bool) {
 
 // explain adds the exit of the remote program to an error of the stream, which often is the real cause.
 func (p *streamPeer) explain(err error) error {
+	if errors.Is(err, dsync.ErrTimeout) {
+		return err // then it is we who end the program
+	}
 	p.conn.CloseWrite()
 	ended := make(chan error, 1)
 	go func() { ended <- p.conn.Wait() }()

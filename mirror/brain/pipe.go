@@ -45,8 +45,13 @@ func (p *pipePeer) Send(it item.Item) error {
 	select {
 	case <-p.out.sender.done:
 	case <-p.out.receiver.done:
-	case p.out.items <- it:
-		return nil
+	default:
+		select {
+		case <-p.out.sender.done:
+		case <-p.out.receiver.done:
+		case p.out.items <- it:
+			return nil
+		}
 	}
 	closeBody(bodyOf(it))
 	return io.ErrClosedPipe

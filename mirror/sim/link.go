@@ -71,7 +71,7 @@ func (p *linkPeer) Send(it item.Item) error {
 		closeBody(it)
 		return err
 	}
-	return p.Peer.Send(it)
+	return p.l.reason(p.Peer.Send(it))
 }
 
 func closeBody(it item.Item) {
@@ -84,7 +84,7 @@ func (p *linkPeer) Flush() error {
 	if err := p.turn("flush"); err != nil {
 		return err
 	}
-	return p.Peer.Flush()
+	return p.l.reason(p.Peer.Flush())
 }
 
 func (p *linkPeer) Recv() (item.Item, error) {
@@ -92,7 +92,17 @@ func (p *linkPeer) Recv() (item.Item, error) {
 	if terr := p.turn("recv"); err == nil {
 		err = terr
 	}
-	return it, err
+	return it, p.l.reason(err)
+}
+
+// reason makes all errors of a link that was cut the same, whichever end noticed what first.
+func (l *link) reason(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && l.ended {
+		return errCut
+	}
+	return err
 }
 
 // bytePipe returns two ends of a connection of bytes, each of which buffers what the other has not read. It is cut after

@@ -31,7 +31,7 @@ const before = `
 
 // TestEveryOperationFails lets the first operation of a sync that changes something fail, then the second, and so on, until
 // a sync gets through unhurt: with each error, and with crashes that lose nothing to as much as they may. SIM_STRIDE=1 tries
-// every operation, and not every 19th.
+// every operation, and not every 43rd.
 func TestEveryOperationFails(t *testing.T) {
 	for _, f := range []Fault{
 		{What: "enospc"}, {What: "eio"}, {What: "full"}, {What: "late"},
@@ -45,7 +45,7 @@ func TestEveryOperationFails(t *testing.T) {
 }
 
 func failEach(t *testing.T, f Fault) {
-	stride := envInt(t, "SIM_STRIDE", 19)
+	stride := envInt(t, "SIM_STRIDE", 43)
 	f.Seed = 1
 	for f.At = 1; ; f.At += stride {
 		h, err := ParseHistory(before)

@@ -10,9 +10,9 @@ import (
 )
 
 // seeds is how many histories a plain run of the tests tries.
-const seeds = 60
+const seeds = 100
 
-// TestSim runs SIM_SEEDS histories (default 60) from SIM_SEED (default 1) on. SIM_SEEDS=1 SIM_SEED=n replays one; SIM_HISTORY
+// TestSim runs SIM_SEEDS histories (default 100) from SIM_SEED (default 1) on. SIM_SEEDS=1 SIM_SEED=n replays one; SIM_HISTORY
 // names a file with a history to be replayed as it is.
 func TestSim(t *testing.T) {
 	Verbose = os.Getenv("SIM_VERBOSE") != ""
@@ -104,4 +104,22 @@ func TestSurvey(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d histories failed", failed, n)
+}
+
+// tempName is what vfs.Replace counts over the whole process.
+var tempName = regexp.MustCompile(`\.\d+\.\d+\.tmp`)
+
+// TestSameSeedSameCourse runs histories twice.
+func TestSameSeedSameCourse(t *testing.T) {
+	for seed := range envInt(t, "SIM_TWICE", 10) {
+		h := Generate(uint64(1000 + seed))
+		var courses [2]string
+		for i := range courses {
+			trace, _ := run(t, h)
+			courses[i] = tempName.ReplaceAllString(strings.Join(trace, "\n"), ".tmp")
+		}
+		if courses[0] != courses[1] {
+			t.Errorf("seed %d went two ways:\n%s\n\n%s", 1000+seed, courses[0], courses[1])
+		}
+	}
 }

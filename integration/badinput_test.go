@@ -171,9 +171,14 @@ func TestBadPeers(t *testing.T) {
 		{"an endless line", 1, []string{"peer"}, peer("tr '\\0' a </dev/zero")},
 		{"a wrong protocol version", 1, []string{"peer"}, peer("printf 'VERSION\\tdsync\\t9\\t0\\n'; cat >/dev/null")},
 		{"another protocol", 1, []string{"peer"}, peer("printf 'VERSION\\timap\\t3\\t5\\n'; cat >/dev/null")},
-		{"a stream cut off in the handshake", 1, []string{"peer"}, peer("REAL | head -c 300")},
-		{"a stream cut off in the mailbox tree", 1, []string{"peer"}, peer("REAL | head -c 2700")},
+		{"a stream cut off in the handshake", 1, []string{"peer"}, peer(cutOff(300))},
+		{"a stream cut off in the mailbox tree", 1, []string{"peer"}, peer(cutOff(2700))},
 	})
+}
+
+// cutOff is a script that ends after so many bytes of what the real server says.
+func cutOff(bytes int) string {
+	return fmt.Sprintf(`mkfifo "$0.fifo"; exec 3<&0; REAL <&3 3<&- >"$0.fifo" & exec 3<&-; dd bs=1 count=%d if="$0.fifo" 2>/dev/null`, bytes)
 }
 
 // Mailbox names that would lead out of the Maildir, or that no store can hold: they are refused, or replaced by harmless

@@ -51,7 +51,7 @@ func (a *app) request(cfg *config.Config, backup bool) (brain.Request, error) {
 	f := &a.flags
 	req := brain.Request{
 		Type: item.SyncState, Debug: f.debug, AltChar: cfg.AltChar, Exclude: f.exclude, BoxGUID: f.guid,
-		Box: f.mailbox, LockTimeout: f.lockSecs, DryRun: f.dryRun,
+		Box: f.mailbox, NoMailSync: f.noMails, LockTimeout: f.lockSecs, DryRun: f.dryRun,
 		AllowExpunge: f.allowExpunge, Restore: f.restore, Flag: f.flag,
 	}
 	// With an empty state of -s nothing is known of the last run; any other one means what the index holds.

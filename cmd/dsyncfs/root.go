@@ -33,6 +33,7 @@ type flags struct {
 	verbose   bool
 	full      bool
 	mailbox   string
+	noMails   bool // -m or -g with an empty value
 	reverse   bool
 	user      string
 	oneWay    bool
@@ -142,12 +143,12 @@ func (a *app) addFlags(root *cobra.Command) {
 	p.BoolVarP(&f.debug, "debug", "D", false, "debug messages")
 	p.BoolVarP(&f.verbose, "verbose", "v", false, "say what was done")
 	p.BoolVarP(&f.full, "full", "f", false, "full sync instead of fast sync")
-	p.StringVarP(&f.mailbox, "mailbox", "m", "", "only this `MAILBOX`")
+	p.VarP(&optional{&f.mailbox, &f.noMails}, "mailbox", "m", "only this `MAILBOX`; empty: mailboxes and no mails")
 	p.BoolVarP(&f.reverse, "reverse", "R", false, "reverse the direction of backup")
 	p.StringVarP(&f.user, "user", "u", "", "for this `USER`: home, uid, gid and mail location")
 	p.BoolVarP(&f.oneWay, "one-way", "1", false, "in one direction, but undo nothing at the destination")
 	p.StringArrayVarP(&f.exclude, "exclude", "x", nil, "leave out this `MAILBOX`; may repeat, * and ? are wildcards")
-	p.StringVarP(&f.guid, "mailbox-guid", "g", "", "only the mailbox of this `GUID`")
+	p.VarP(&optional{&f.guid, &f.noMails}, "mailbox-guid", "g", "only the mailbox of this `GUID`; empty: as -m")
 	p.StringArrayVarP(&f.namespace, "namespace", "n", nil, "only this `NAMESPACE`; a location has but one, named inbox or \"\"")
 	p.BoolVarP(&f.allSpaces, "all-namespaces", "N", false, "all namespaces, as always")
 	p.StringVarP(&f.state, "state", "s", "", "the `STATE` that the last run printed; the new one is printed")
@@ -262,3 +263,25 @@ func version() string {
 	}
 	return v
 }
+
+// optional is the value of an option for which empty means something else than none.
+type optional struct {
+	value *string
+	empty *bool
+}
+
+func (o *optional) String() string {
+	if o.value == nil {
+		return ""
+	}
+	return *o.value
+}
+
+// Set implements pflag.Value.
+func (o *optional) Set(s string) error {
+	*o.value, *o.empty = s, s == ""
+	return nil
+}
+
+// Type implements pflag.Value.
+func (o *optional) Type() string { return "string" }

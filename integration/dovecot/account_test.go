@@ -165,9 +165,6 @@ func (a *account) save(mailbox string, mail harness.Mail) {
 func (a *account) view() []string {
 	a.t.Helper()
 	var lines []string
-	for _, line := range a.status("guid uidvalidity uidnext messages unseen") {
-		lines = append(lines, "mailbox "+strings.Join(line, " "))
-	}
 	for _, name := range strings.Split(strings.TrimSpace(a.doveadm("mailbox", "list", "-s")), "\n") {
 		if name != "" {
 			lines = append(lines, "subscribed "+name)
@@ -177,6 +174,10 @@ func (a *account) view() []string {
 	must(a.t, json.Unmarshal([]byte(a.doveadm("-f", "json", "fetch", fetched, "mailbox", "*", "all")), &mails))
 	for _, m := range mails {
 		lines = append(lines, m.String())
+	}
+	// After the mails were looked at: the numbers of a mailbox that nobody opened may lag behind its directories.
+	for _, line := range a.status("guid uidvalidity uidnext messages unseen") {
+		lines = append(lines, "mailbox "+strings.Join(line, " "))
 	}
 	slices.Sort(lines)
 	return lines

@@ -17,8 +17,12 @@ type pair struct {
 }
 
 func newPair(t *testing.T, format string) *pair {
-	e := harness.New(t)
-	return &pair{e, t, newAccount(e, "ours", "maildir"), newAccount(e, "dove", format)}
+	return newPairIn(harness.New(t), t, format, "")
+}
+
+// newPairIn makes one of several pairs in an environment.
+func newPairIn(e *harness.Env, t *testing.T, format, suffix string) *pair {
+	return &pair{e, t, newAccount(e, "ours"+suffix, "maildir"), newAccount(e, "dove"+suffix, format)}
 }
 
 // run runs dsyncfs against the Dovecot.

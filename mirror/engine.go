@@ -71,6 +71,7 @@ func NewEngine(p Pair, req brain.Request, t Timing, j *journal.Journal) *Engine 
 		kick: make(chan struct{}, 1), requests: make(chan syncRequest), turn: make(chan struct{}),
 	}
 	e.pair.Options.Live = true
+	e.pair.Options.Recent = new(brain.RecentLosses)
 	if j != nil {
 		e.witness = newWitness(j)
 		e.pair.Options.Witness = e.witness.saw
@@ -163,6 +164,7 @@ type loop struct {
 	master   *brain.Master
 	failures int
 	lastFull time.Time
+	hurry    bool // somebody waits for the next round
 	follow   bool // one more look is due after Settle
 }
 
@@ -179,6 +181,7 @@ func (l *loop) step(ctx, work context.Context) {
 	case time.Since(l.lastFull) >= l.timing.FullSync:
 		why.full = true
 	}
+	l.hurry = why.request != nil
 	out, err := l.round(work, req)
 	if why.request != nil {
 		why.request.done <- syncResult{out, err}
@@ -190,7 +193,7 @@ func (l *loop) step(ctx, work context.Context) {
 		l.lastFull = time.Now()
 		l.noteFull(l.lastFull)
 	}
-	l.follow = why.local || out.Desync
+	l.follow = why.local || out.Desync || out.Undecided
 }
 
 // reason says why a round is due.
@@ -303,6 +306,7 @@ func (l *loop) one(ctx context.Context, req brain.Request) (brain.Outcome, error
 	if err := l.connect(ctx); err != nil {
 		return brain.Outcome{}, err
 	}
+	l.master.Hurry = l.hurry
 	mark := l.witness.begin()
 	out, err := l.pair.roundWith(ctx, l.master, req)
 	if err != nil {

@@ -24,6 +24,8 @@ type Master struct {
 	c *conversation
 	// live says that the other side keeps the connection and watches its store.
 	live bool
+	// Hurry: the next round decides at once what became of mails that just vanished, as somebody waits for it.
+	Hurry bool
 }
 
 // NewMaster takes over the Peer.
@@ -69,7 +71,7 @@ func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome
 	}
 	r := &round{
 		Options: m.o, h: &req, master: true, dir: directionOf(&req, true), store: s, c: m.c,
-		newBases: make(map[mail.MailboxGUID]store.State), thorough: req.Type == item.SyncFull,
+		newBases: make(map[mail.MailboxGUID]store.State), hurry: m.Hurry, thorough: req.Type == item.SyncFull,
 	}
 	err := m.run(ctx, r)
 	if err != nil {

@@ -20,7 +20,8 @@ type Options struct {
 	PeerName string // under which the last common states are kept; stable for a pair of locations
 	Live     bool   // keep the connection after a round, if the other end can
 	Guard    guard.Policy
-	Now      func() int64 // seconds since the epoch, for tree changes
+	Recent   *RecentLosses // of the rounds before; nil: this round stands alone
+	Now      func() int64  // seconds since the epoch, for tree changes
 	Logger   *slog.Logger
 	Progress Progress // may be nil
 
@@ -46,6 +47,7 @@ type Outcome struct {
 	Sent              int // messages sent to the other side
 	NewHere, NewThere int // a dry run: messages that would be added on each side
 	Notes             []string
+	Undecided         bool   // mails vanished here, and it is too early to tell whether that was all
 	Peer              string // under which the common states with the other side are kept in the store
 	// Plan lists what a dry run would do here, one line each.
 	Plan []string
@@ -54,6 +56,7 @@ type Outcome struct {
 // Add adds up what two rounds did.
 func (o *Outcome) Add(b Outcome) {
 	o.Changed = o.Changed || b.Changed
+	o.Undecided = b.Undecided
 	o.Desync = o.Desync || b.Desync
 	o.Added += b.Added
 	o.Flags += b.Flags
@@ -98,6 +101,7 @@ type round struct {
 	h      *item.Handshake // the master's: the options in force
 	peer   *item.Handshake // what the other side said
 	master bool
+	hurry  bool // see Master.Hurry
 	dir    direction
 	store  store.Store
 	c      *conversation

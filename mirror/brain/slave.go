@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"dsyncfs/mirror/guard"
 	"dsyncfs/mirror/item"
@@ -20,10 +21,15 @@ type Slave struct {
 	// changed tells between rounds that something changed. It is asked for when the master wants to keep the connection; nil
 	// if the store cannot be watched.
 	changed func(context.Context) (<-chan struct{}, error)
+	// undecided: mails vanished before the last round, and it was too early to tell whether that was all.
+	undecided bool
 }
 
 // NewSlave returns a slave that opens its store anew for each round, so that others can use it in between. watch may be nil.
 func NewSlave(o Options, open func(context.Context) (store.Store, error), watch func(context.Context) (<-chan struct{}, error)) *Slave {
+	if o.Recent == nil {
+		o.Recent = new(RecentLosses)
+	}
 	return &Slave{o: &o, open: open, changed: watch}
 }
 
@@ -89,15 +95,21 @@ func (s *Slave) awaitEOF(ctx context.Context, c *conversation) error {
 func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct{}) (*item.Handshake, error) {
 	c.idle(true)
 	defer c.idle(false)
+	later := time.NewTimer(quietTime)
+	defer later.Stop()
+	if !s.undecided {
+		later.Stop()
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-changes:
-			if err := c.send(&item.Wake{}); err != nil {
+			if err := wake(c); err != nil {
 				return nil, err
 			}
-			if err := c.flush(); err != nil {
+		case <-later.C:
+			if err := wake(c); err != nil {
 				return nil, err
 			}
 		case got := <-c.next():
@@ -121,6 +133,14 @@ func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct
 	}
 }
 
+// wake asks the master for a round.
+func wake(c *conversation) error {
+	if err := c.send(&item.Wake{}); err != nil {
+		return err
+	}
+	return c.flush()
+}
+
 // round answers one round. live says that another may follow.
 func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake, watched bool) (live bool, err error) {
 	r := &round{Options: s.o, h: h, peer: h, dir: directionOf(h, false), c: c, thorough: h.Type == item.SyncFull}
@@ -131,6 +151,7 @@ func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake, w
 	if err := r.serve(ctx, s.open, live); err != nil {
 		return false, r.fail(err)
 	}
+	s.undecided = r.out.Undecided
 	f := &item.Finish{Desync: r.out.Desync, Changed: r.out.Changed, Matched: uint32(r.out.Matched), RequireFullResync: r.stock != nil && r.stock.needsFull}
 	if h.DryRun && !h.Verify {
 		f.Plan, f.New = strings.Join(r.out.Plan, "\n"), uint32(r.out.NewHere)

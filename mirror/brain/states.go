@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"dsyncfs/mirror/guard"
 	"dsyncfs/mirror/item"
@@ -14,17 +15,30 @@ import (
 // refresh takes notice of what happened to the own store.
 func (r *round) refresh(ctx context.Context) error {
 	report, err := r.store.Refresh(ctx, store.RefreshOptions{
-		Full:    r.thorough,
-		DryRun:  r.h.DryRun,
-		Guard:   r.refreshGuard(),
-		Witness: r.Witness,
-		Restore: r.restores,
+		Full:     r.thorough,
+		DryRun:   r.h.DryRun,
+		Guard:    r.refreshGuard(),
+		Witness:  r.Witness,
+		Patience: r.patience(),
+		Restore:  r.restores,
 	})
+	r.out.Undecided = report.Undecided
 	r.out.Notes = append(r.out.Notes, report.Notes...)
 	for _, note := range report.Notes {
 		r.Logger.Warn("mail store", "note", note)
 	}
 	return err
+}
+
+// quietTime is how long nothing more may vanish before a continuous mirror believes that it is gone.
+const quietTime = 2 * time.Second
+
+// patience is what a continuous mirror has: it may look at the store in the middle of somebody's rm. A single run decides.
+func (r *round) patience() time.Duration {
+	if r.h.Live && !r.hurry {
+		return quietTime
+	}
+	return 0
 }
 
 // refreshGuard is asked about what vanished from the own store. What the destination of a backup lost threatens nobody: it
@@ -40,11 +54,21 @@ func (r *round) refreshGuard() func([]store.Loss) error {
 func (r *round) judge(losses []store.Loss) error {
 	p := r.Guard
 	p.Allow = func(name mail.Name) bool { return matches(r.h.AllowExpunge, name) }
+	now := r.Now()
 	all := make([]guard.Loss, len(losses))
 	for i, l := range losses {
-		all[i] = guard.Loss(l)
+		n := r.Recent.lost(l.Mailbox, now)
+		l.Missing += n
+		l.Known += n
+		all[i] = l
 	}
-	return guard.Judge(all, p)
+	if err := guard.Judge(all, p); err != nil {
+		return err
+	}
+	for _, l := range losses {
+		r.Recent.add(l.Mailbox, l.Missing, now)
+	}
+	return nil
 }
 
 // restores reports whether the user wants the vanished mails of a mailbox back.

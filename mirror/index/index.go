@@ -95,6 +95,9 @@ func Open(path string, o Options) (*Index, error) {
 	return x, nil
 }
 
+// Crashed reports whether the process that had the index before ended without closing it.
+func (x *Index) Crashed() bool { return x.lock.crashed }
+
 // openOrReplace opens the file. One that cannot be used gives way to a new one.
 func (x *Index) openOrReplace() error {
 	err := x.openFile()

@@ -36,7 +36,10 @@ func (e *InUseError) Unwrap() error { return ErrInUse }
 // ownerLock is the lock file beside the index: locked with flock by its owner, whose pid and program it holds. Only the
 // lock decides; the text is for people. The file is never removed, as removing one that others wait for would let two in.
 // The index cannot be locked itself, since it is replaced when it is set aside.
-type ownerLock struct{ file *os.File }
+type ownerLock struct {
+	file    *os.File
+	crashed bool // the owner before did not release it
+}
 
 // retryEvery is how often a waiting process looks again.
 const retryEvery = 20 * time.Millisecond
@@ -54,7 +57,10 @@ func lockOwner(path string, timeout time.Duration) (*ownerLock, error) {
 		}
 		return nil, errors.Join(err, file.Close())
 	}
-	l := &ownerLock{file}
+	l := &ownerLock{file: file}
+	if info, err := file.Stat(); err == nil {
+		l.crashed = info.Size() > 0
+	}
 	if err := l.sign(); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock index %s: %w", path, err), file.Close())
 	}

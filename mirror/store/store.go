@@ -7,6 +7,7 @@ import (
 	"context"
 	"io"
 	"iter"
+	"time"
 
 	"dsyncfs/mirror/mail"
 )
@@ -78,6 +79,10 @@ type RefreshOptions struct {
 	Full      bool        // trust no timestamps: read every directory and stat every mail
 	DryRun    bool        // write nothing into the store itself; only the memory of it changes
 
+	// Patience: vanished mails without a witness are left undecided, neither expunged nor an error, until their number has
+	// not changed for so long. For a store that is looked at while somebody may be in the middle of removing. 0: decide now.
+	Patience time.Duration
+
 	// Guard is asked once, when everything was looked at, before what vanished without a witness counts as expunged. An error
 	// stops the refresh. Nil accepts everything.
 	Guard func([]Loss) error
@@ -102,6 +107,7 @@ type Report struct {
 	Added, Flags, Expunged int         // messages
 	Changed                []mail.Name // mailboxes in which anything changed, in byte order
 	Notes                  []string    // what could not be read or was repaired, one line each
+	Undecided              bool        // mails vanished, and Patience was not over
 }
 
 // Location is one instance of a message.

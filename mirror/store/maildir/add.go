@@ -61,7 +61,7 @@ func (a *apply) prepareAdds(ctx context.Context) error {
 			d.base = a.chooseBase(d, taken)
 		}
 		if d.Message.GUID == "" {
-			d.Message.GUID = mail.GUID(d.base)
+			d.Message.GUID = guidOfBase([]byte(d.base))
 		}
 		a.adds = append(a.adds, d)
 	}

@@ -86,7 +86,7 @@ func (b *boxScan) identityOf(i int32) identity {
 	if m, ok := b.r.moved[moveKey(base)]; ok && storableGUID(m.guid) {
 		return identity{guid: m.guid, saved: m.saved, keywords: m.keywords}
 	}
-	return identity{guid: mail.GUID(base)}
+	return identity{guid: guidOfBase(base)}
 }
 
 // translateKeywords gives files that came from another mailbox the letters that their keywords have here. Without that a

@@ -44,6 +44,9 @@ func (r *refresh) judge(ctx context.Context) error {
 	if err := r.findWitnesses(ctx); err != nil {
 		return err
 	}
+	if err := r.waitForQuiet(); err != nil {
+		return err
+	}
 	if r.o.Guard != nil {
 		if losses := r.losses(); len(losses) > 0 {
 			if err := r.o.Guard(losses); err != nil {

@@ -286,7 +286,7 @@ func (b *boxScan) listedOnly(row uidRecord) error {
 	if i < 0 {
 		return nil
 	}
-	id := identity{guid: row.guid()}
+	id := identity{guid: keepableGUID(row.guid())}
 	id.uidl, _ = row.field('P')
 	id.order = parseOrder(row)
 	if !b.isNew && row.uid < b.rec.Status.UIDNext {
@@ -357,7 +357,7 @@ func (b *boxScan) listedAndKnown(row uidRecord, r store.MessageRecord) error {
 
 // sameIdentity takes over what another program changed in a line of the uidlist and reports whether it did.
 func (b *boxScan) sameIdentity(row uidRecord, r *store.MessageRecord) bool {
-	guid := row.guid()
+	guid := keepableGUID(row.guid())
 	uidl, _ := row.field('P')
 	order := parseOrder(row)
 	if guid == r.GUID && uidl == r.POP3UIDL && order == r.POP3Order {

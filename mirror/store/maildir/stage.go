@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -76,6 +77,17 @@ func (s *Store) sweepBox(box vfs.Dir) error { return s.sweep(box, isReplacement)
 // isReplacement reports whether a name is that of a file that is to replace one of ours (vfs.Replace).
 func isReplacement(name string) bool {
 	return strings.HasSuffix(name, ".tmp") && (strings.HasPrefix(name, ".dovecot-") || strings.HasPrefix(name, "."+subscriptionsName+"."))
+}
+
+// orphaned reports whether a replacement is of a process that is gone: it is of no use to anybody then. The name ends in the
+// process id, a number and ".tmp" (vfs.Replace).
+func orphaned(name string) bool {
+	parts := strings.Split(name, ".")
+	if !isReplacement(name) || len(parts) < 4 {
+		return false
+	}
+	pid, err := strconv.Atoi(parts[len(parts)-3])
+	return err == nil && pid > 0 && !alive(pid)
 }
 
 func (s *Store) sweep(dir vfs.Dir, ours func(name string) bool) error {

@@ -229,6 +229,11 @@ func (s *Store) isOurTemp(name string) bool {
 
 // removeLeftovers removes what crashes of ours left in the root's tmp/ more than a day ago.
 func (s *Store) removeLeftovers(ctx context.Context) error {
+	if c, ok := s.cat.(interface{ Crashed() bool }); ok && c.Crashed() {
+		if err := s.sweepBoxes(ctx); err != nil {
+			return err
+		}
+	}
 	tmp, err := s.fs.OpenDir("tmp")
 	if err != nil {
 		return ignoreGone(err)
@@ -259,12 +264,44 @@ func (s *Store) removeLeftovers(ctx context.Context) error {
 	return nil
 }
 
+// sweepBoxes removes what the process before, which was killed, left of files that were to replace others.
+func (s *Store) sweepBoxes(ctx context.Context) error {
+	dirs := []string{""}
+	err := s.cat.View(func(tx store.CatalogTx) error {
+		for rec, err := range tx.Mailboxes() {
+			if err != nil {
+				return err
+			}
+			if dir, err := s.o.Layout.DirOf(rec.Name); err == nil && dir != "" {
+				dirs = append(dirs, dir)
+			}
+		}
+		return nil
+	})
+	for _, dir := range dirs {
+		if err = errors.Join(err, context.Cause(ctx)); err != nil {
+			return err
+		}
+		box, err := s.fs.OpenDir(dir)
+		if notExist(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(s.sweepBox(box), box.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // leftoverAge is how old a temporary file must be to belong to nobody.
 const leftoverAge = 24 * time.Hour
 
 func (s *Store) removeLeftover(dir vfs.Dir, name string) error {
 	info, err := dir.Stat(name)
-	if err != nil || s.o.Clock().Sub(info.Ctime) < leftoverAge {
+	if err != nil || !orphaned(name) && s.o.Clock().Sub(info.Ctime) < leftoverAge {
 		return ignoreGone(err)
 	}
 	if info.Type == vfs.Directory {

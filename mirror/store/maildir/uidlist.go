@@ -58,6 +58,18 @@ func (r uidRecord) guid() mail.GUID {
 	return mail.GUID(r.base)
 }
 
+// guidOfBase returns the GUID of a mail that has none but its base name.
+func guidOfBase(base []byte) mail.GUID { return keepableGUID(mail.GUID(base)) }
+
+// keepableGUID replaces a GUID with a space, which no uidlist can hold in a field, by its hash: every store that gets the
+// mail can keep that.
+func keepableGUID(g mail.GUID) mail.GUID {
+	if strings.Contains(string(g), " ") {
+		return mail.GUID(g.Hash128().String())
+	}
+	return g
+}
+
 // uidlistReader reads a dovecot-uidlist line by line (dovecot 2.3.19 maildir-uidlist.c). It is stricter than it has to be
 // in nothing that Dovecot accepts, and what Dovecot would answer by deleting the file is [store.ErrCorrupt] here.
 type uidlistReader struct {

@@ -18,6 +18,7 @@ const (
 	bucketSubscriptions = "subscriptions" // name -> '0' or '1' + time of the change
 	bucketDirectories   = "directories"   // name of a level that is no mailbox -> time of its making
 	bucketAttributes    = "attributes/"   // + mailbox GUID: 's' or 'p' + key -> Attribute, JSON
+	bucketUndecided     = "undecided"     // mailbox GUID -> how many mails are missing, and since when, JSON
 	bucketPending       = "pending"       // mailbox GUID + "/" + base name -> identity, JSON; see Apply
 
 	keyValidity      = "validity"      // highest UIDVALIDITY ever seen, 4 bytes

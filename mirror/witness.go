@@ -45,14 +45,22 @@ func (w *witness) begin() uint64 {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.catchUp()
+	return w.read
+}
+
+// catchUp reads what was journaled since the last time. What cannot be read is no witness.
+func (w *witness) catchUp() {
+	if w.journal.Last() == w.read {
+		return
+	}
 	for rec, err := range w.journal.Read(w.read) {
 		if err != nil {
-			break // what cannot be read is no witness
+			return
 		}
 		w.note(rec.Seq, rec.Event)
 		w.read = rec.Seq
 	}
-	return w.read
 }
 
 func (w *witness) note(seq uint64, ev mail.Event) {
@@ -86,9 +94,18 @@ func (w *witness) end(mark uint64) error {
 }
 
 // saw implements store.RefreshOptions.Witness. A mailbox that was deleted or renamed takes everything in and below it along.
+// What is missing may have been removed since the round began, and is in the journal then, as that comes first.
 func (w *witness) saw(mailbox mail.Name, base string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.knows(mailbox, base) {
+		return true
+	}
+	w.catchUp()
+	return w.knows(mailbox, base)
+}
+
+func (w *witness) knows(mailbox mail.Name, base string) bool {
 	if _, ok := w.mails[witnessed{mailbox, base}]; ok {
 		return true
 	}

@@ -81,13 +81,12 @@ func (m MountInfo) abort() {
 type Mount struct {
 	Maildir
 	env  *Env
-	args []string // to mount it again
-	log  string
+	args []string      // to mount it again
 	stop chan struct{} // ends the watchdog
 }
 
 // watchdogLimit is how long one mount may live: a test that takes longer hangs in it.
-const watchdogLimit = 150 * time.Second
+const watchdogLimit = 5 * time.Minute
 
 // Mount mounts: settings and options come before the command, as on the command line. It goes away with the test.
 func (e *Env) Mount(point string, options []string, location ...string) *Mount {

@@ -10,7 +10,6 @@ import (
 // served is a pair in which a stock Dovecot is the master and dsyncfs its remote command.
 type served struct {
 	*pair
-	state string // of doveadm's -s
 }
 
 func newServed(t *testing.T, format string) *served { return &served{pair: newPair(t, format)} }

@@ -281,20 +281,6 @@ func (b *boxView) file(base string) *fileView {
 	return &b.files[i]
 }
 
-// words returns the keywords that a file name shows.
-func (b *boxView) words(f *fileView) []string {
-	var out []string
-	for i := range 26 {
-		if f.Letters&(1<<i) != 0 {
-			if w := b.keywords[i]; w != "" {
-				out = append(out, w)
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
 const subscriptionsV2 = "V\t2\n\n"
 
 func readSubscriptions(root vfs.Dir, layout maildir.Layout) ([]string, error) {

@@ -9,4 +9,9 @@ import (
 	"dsyncfs/integration/harness"
 )
 
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(cutVariable); spec != "" {
+		os.Exit(breakingLink(spec))
+	}
+	os.Exit(harness.Main(m))
+}

@@ -255,7 +255,7 @@ func (x *exchange) stateNow() item.State {
 	}
 	return item.State{
 		GUID: x.own.GUID, UIDValidity: validity, LastCommonUID: x.incoming.lastCommon(x.own),
-		LastCommonModSeq: x.own.HighestModSeq, Messages: s.Messages, ChangesDuringSync: x.incoming.desync,
+		LastCommonModSeq: x.own.HighestModSeq, Messages: s.Messages, ChangesDuringSync: x.incoming.desync || x.incoming.again,
 		Epoch: x.r.store.Epoch(), UIDNext: s.UIDNext, HighestModSeq: s.HighestModSeq,
 	}
 }

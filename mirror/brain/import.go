@@ -48,6 +48,10 @@ func (x *exchange) receiveChanges(ctx context.Context) error {
 		x.r.forget(x.own.GUID)
 		plan = merge.Plan{LastCommon: x.base.LastCommonUID}
 	}
+	if plan.Again && !x.r.h.DryRun {
+		x.incoming.again = true
+		x.r.desync(fmt.Sprintf("%s: mailbox %s: mails that only one side has are told in the next round", x.r.Side, x.mb.Name()))
+	}
 	if x.r.h.DryRun {
 		x.describePlan(plan)
 		if x.r.stock != nil {
@@ -106,10 +110,11 @@ func (x *exchange) planOptions() merge.Options {
 		if x.own.UIDValidity != x.theirs.UIDValidity {
 			o.Aligned = map[alignment]merge.Side{alignOwn: merge.Local, alignOther: merge.Remote}[x.alignment]
 		}
-	case r.master:
-		o.Tie = merge.PreferLocal
 	default:
-		o.Tie = merge.PreferRemote
+		o.Absence, o.Common, o.Tie = merge.Doubt, x.knownCommon(), merge.PreferRemote
+		if r.master {
+			o.Tie = merge.PreferLocal
+		}
 	}
 	return o
 }

@@ -36,6 +36,7 @@ type incoming struct {
 
 	status  mail.Status // after the last batch; zero: none yet
 	desync  bool
+	again   bool // mails were kept that the other side hears of in the next round
 	resync  bool // the last common state turned out not to fit
 	outcome Outcome
 }

@@ -282,9 +282,6 @@ func (r *round) announceMailboxes(ctx context.Context) error {
 	r.boxesTotal = len(todo)
 	for _, box := range todo {
 		if err := r.announce(ctx, box); err != nil {
-			if r.stock != nil {
-				r.newBases[box.Status.GUID] = store.State{} // what was done of it is above the old one
-			}
 			return fmt.Errorf("mailbox %s: %w", box.Name, err)
 		}
 	}

@@ -412,3 +412,12 @@ func (x *exchange) insist(ctx context.Context, theirs *item.Mailbox) error {
 	x.own.Status, x.incoming.status = res.Status, res.Status
 	return nil
 }
+
+// knownCommon returns up to which UID both sides are known to have had the same mails, 0 if nothing is known.
+func (x *exchange) knownCommon() mail.UID {
+	base, known := x.r.baseOf(x.own.GUID)
+	if !known || base.UIDValidity != x.own.UIDValidity || base.UIDValidity != x.theirs.UIDValidity {
+		return 0
+	}
+	return base.LastCommonUID
+}

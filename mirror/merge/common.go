@@ -1,6 +1,8 @@
 package merge
 
 import (
+	"fmt"
+
 	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/mail"
 )
@@ -79,6 +81,9 @@ type search struct {
 	found     bool      // the common part has ended
 	missing   []Expunge // mails that the peer did not list, while the end of the common part is unknown
 	unmatched []fresher // records without a mail here, likewise
+
+	doubted []mail.UID // mails here that the peer takes for expunged by itself, and that it may never have had
+	late    []fresher  // mails of the peer that it will take for expunged here, and that may never have come here
 }
 
 // verdict is what a record tells about the common part.
@@ -182,8 +187,12 @@ func (r *search) both(c *item.Change, m *mail.Message, v verdict) error {
 func (r *search) end() error {
 	r.found = true
 	for _, e := range r.missing {
-		if e.UID <= r.common {
+		switch {
+		case e.UID > r.common:
+		case e.Witnessed || !r.doubts(e.UID):
 			r.plan.Expunges = append(r.plan.Expunges, e)
+		default:
+			r.doubted = append(r.doubted, e.UID)
 		}
 	}
 	r.missing = nil
@@ -191,11 +200,14 @@ func (r *search) end() error {
 		return err
 	}
 	for i := range r.unmatched {
-		if h := &r.unmatched[i]; h.uid > r.common { // the others were expunged here
+		switch h := &r.unmatched[i]; {
+		case h.uid > r.common:
 			if err := r.remoteHead(h); err != nil {
 				return err
 			}
-		}
+		case r.doubts(h.uid) && !h.unwanted:
+			r.late = append(r.late, *h)
+		} // the others were expunged here
 	}
 	r.unmatched = nil
 	return nil
@@ -214,7 +226,64 @@ func (r *search) finish() error {
 			return err
 		}
 	}
-	return r.localMails()
+	if err := r.localMails(); err != nil || len(r.doubted)+len(r.late) == 0 {
+		return err
+	}
+	return r.keepDoubted()
+}
+
+// doubts reports whether the absence of a mail of that UID may mean anything.
+func (r *search) doubts(uid mail.UID) bool { return r.o.Absence == Doubt && uid > r.o.Common }
+
+// keepDoubted gives the mails in doubt UIDs above all others. A mail that both sides have under different UIDs is one.
+func (r *search) keepDoubted() error {
+	next := r.plan.UIDNext
+	for _, uid := range r.doubted {
+		if r.o.Mode == TwoWay { // else the peer imports nothing
+			r.plan.Realign = append(r.plan.Realign, Realign{UID: uid, NewUID: next})
+			next++
+		}
+		r.plan.Again = true
+	}
+	here, err := r.localKeys()
+	if err != nil {
+		return err
+	}
+	for i := range r.late {
+		h := &r.late[i]
+		guid := r.groups[h.group]
+		if _, known := here[r.key(guid)]; known {
+			continue
+		}
+		m := r.marksOf(h).whole()
+		r.plan.Adds = append(r.plan.Adds, Add{
+			GUID: guid, RemoteUID: h.uid,
+			Instances: []Instance{{UID: next, Flags: m.Flags, Keywords: m.Keywords, ModSeq: h.modSeq}},
+		})
+		here[r.key(guid)] = struct{}{}
+		next++
+		r.plan.Again = true
+	}
+	if next > mail.MaxUID {
+		return fmt.Errorf("mailbox %s: %w", r.o.LocalStatus.GUID, ErrUIDsExhausted)
+	}
+	r.plan.UIDNext = next
+	return nil
+}
+
+// localKeys returns the GUIDs of all mails here, if there are late ones to compare with.
+func (r *search) localKeys() (map[mail.GUID]struct{}, error) {
+	here := make(map[mail.GUID]struct{})
+	if len(r.late) == 0 || r.o.Local == nil {
+		return here, nil
+	}
+	for m, err := range r.o.Local(0) {
+		if err != nil {
+			return nil, err
+		}
+		here[r.key(m.GUID)] = struct{}{}
+	}
+	return here, nil
 }
 
 // union reads a full list without taking absence for anything. The same GUID under the same UID is the same mail, a logged

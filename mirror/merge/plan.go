@@ -9,6 +9,9 @@ type Plan struct {
 	// forgotten, so that the next round compares everything.
 	Resync bool
 
+	// Again: mails were kept that the peer does not have, or will give up, and hears of in the next exchange (Doubt).
+	Again bool
+
 	// UIDValidity is the mailbox's new UIDVALIDITY, 0 for none (also with Restart, where an alignment was carried out before).
 	// It may equal the present one.
 	UIDValidity mail.UIDValidity

@@ -37,6 +37,10 @@ const (
 	Expunged Absence = iota
 	// Keep: nothing is known, so that both sides have the mail afterwards, under a new UID where UIDNEXT demands one.
 	Keep
+	// Doubt is for a peer that reads absence as Expunged and cannot be told otherwise. It is believed up to Options.Common
+	// and where a log bears witness. Any other mail that only one side has may never have come to the other, say because a
+	// connection broke; it is kept here under a new UID, which looks like new mail to the peer in the next exchange.
+	Doubt
 )
 
 // Side is one of the two sides.
@@ -60,6 +64,9 @@ type Options struct {
 	// mailbox). Else it sends all messages.
 	HaveBase bool
 	Base     mail.UID
+
+	// Common is known to have been the last common UID once: mails up to it were on both sides. Only for Doubt.
+	Common mail.UID
 
 	// Aligned names the side that took over the other's UIDVALIDITY in this round by [Align]. Its UIDNEXT is no obstacle to
 	// the other's UIDs then.

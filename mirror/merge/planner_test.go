@@ -104,6 +104,26 @@ func TestPlans(t *testing.T) {
 			want: "2>4",
 		},
 		{
+			name: "absence above what was ever common is doubted", options: merge.Options{Absence: merge.Doubt, Common: 1},
+			local: side{next: 4, changes: `s 1 A 1 - - 0|s 2 B 1 - - 0|s 3 C 1 - - 0`}, remote: side{next: 4, changes: `s 1 A 1 - - 0|s 3 C 1 - - 0`},
+			want: "2>4",
+		},
+		{
+			name: "absence of what once was common is an expunge also in doubt", options: merge.Options{Absence: merge.Doubt, Common: 2},
+			local: side{next: 4, changes: `s 1 A 1 - - 0|s 2 B 1 - - 0|s 3 C 1 - - 0`}, remote: side{next: 4, changes: `s 1 A 1 - - 0|s 3 C 1 - - 0`},
+			want: "x2?",
+		},
+		{
+			name: "a mail that the peer takes for expunged here is fetched in time", options: merge.Options{Absence: merge.Doubt, Common: 1},
+			local: side{next: 4, changes: `s 1 A 1 - - 0|s 3 C 1 - - 0`}, remote: side{next: 4, changes: `s 1 A 1 - - 0|s 2 B 1 - - 0|s 3 C 1 - - 0`},
+			want: "B:4=r2/c0",
+		},
+		{
+			name: "a mail in doubt on both sides is one", options: merge.Options{Absence: merge.Doubt},
+			local: side{next: 5, changes: `s 1 A 1 - - 0|s 2 B 1 - - 0|s 4 C 1 - - 0`}, remote: side{next: 5, changes: `s 1 A 1 - - 0|s 3 B 1 - - 0|s 4 C 1 - - 0`},
+			want: "2>5",
+		},
+		{
 			name: "absence of a mail that the filter hides is nothing", options: merge.Options{Filter: merge.Filter{Flag: mail.FlagFlagged}},
 			local: side{next: 4, changes: `s 1 A 1 - - 2|s 2 B 1 - - 0|s 3 C 1 - - 2`}, remote: side{next: 4, changes: `s 1 A 1 - - 2|s 3 C 1 - - 2`},
 			want: "",

@@ -2,6 +2,7 @@ package merge_test
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -240,4 +241,78 @@ func TestBackupMakesTheDestinationEqual(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A peer that reads absence as Dovecot does meets a side that doubts it, and any part of any round may be left undone there: what
+// one of them had is on both in the end, unless a user expunged it.
+func TestDoubtLosesNothingToAPeerThatGuesses(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := newHistory(t)
+		for range rapid.IntRange(1, 4).Draw(t, "rounds") {
+			h.changes(10)
+			before := h.clone()
+			if rapid.Bool().Draw(t, "b loses its log") {
+				h.b.log = nil
+			}
+			h.brokenRound(t)
+			for range 3 {
+				planA, planB := h.doubtfulRound(t)
+				h.apply(planA, planB)
+			}
+			h.sound()
+			if a, b := counts(h.a), counts(h.b); !maps.Equal(a, b) {
+				t.Fatalf("sides differ: %v, %v", a, b)
+			}
+			for guid := range before.mails() {
+				if !h.expunged[guid] && counts(h.a)[guid] == 0 {
+					t.Fatalf("mail %s is lost", guid)
+				}
+			}
+		}
+	})
+}
+
+// mails are the GUIDs of both sides.
+func (p *pair) mails() map[mail.GUID]int {
+	all := counts(p.a)
+	maps.Copy(all, counts(p.b))
+	return all
+}
+
+// doubtfulRound plans a full comparison in which a doubts and b guesses.
+func (h *history) doubtfulRound(t *rapid.T) (planA, planB merge.Plan) {
+	t.Helper()
+	options := func(own, other *box, absence merge.Absence, tie merge.Preference) merge.Options {
+		return merge.Options{
+			Absence: absence, Tie: tie, LocalStatus: own.status(), RemoteStatus: other.status(), Local: own.messages, Log: own.logged(0),
+		}
+	}
+	planA, err := plan(options(h.a, h.b, merge.Doubt, merge.PreferLocal), records(h.b.messages, h.b.logged(0), false, 0))
+	if err == nil {
+		planB, err = plan(options(h.b, h.a, merge.Expunged, merge.PreferRemote), records(h.a.messages, h.a.logged(0), false, 0))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return planA, planB
+}
+
+// brokenRound is a round of which b carries out a part and a everything or nothing.
+func (h *history) brokenRound(t *rapid.T) {
+	t.Helper()
+	planA, planB := h.doubtfulRound(t)
+	kept := planB.Adds[:0:0]
+	for _, a := range planB.Adds {
+		if rapid.Bool().Draw(t, "arrives") {
+			kept = append(kept, a)
+		}
+	}
+	planB.Adds = kept
+	if rapid.Bool().Draw(t, "a does nothing") {
+		planA = merge.Plan{}
+	}
+	if rapid.Bool().Draw(t, "b does nothing") {
+		planB = merge.Plan{}
+	}
+	h.apply(planA, planB)
 }

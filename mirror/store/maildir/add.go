@@ -337,7 +337,12 @@ func (a *apply) addOne(ctx context.Context, d *addition) error {
 		f := mail.FileName{Base: d.base, Flags: m.Flags, Letters: a.keys.letters(m.Keywords)}
 		f.HasInfo = f.Flags != 0 || f.Letters != 0
 		var err error
-		if file, err = a.appear(d, f); err != nil {
+		file, err = a.appear(d, f)
+		if notExist(err) { // what it was to be made from went away since it was found
+			a.res.Vanished = append(a.res.Vanished, m.UID)
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		a.quota.bytes += d.size

@@ -32,7 +32,7 @@ func (s *Store) Create(ctx context.Context, name mail.Name, guid mail.MailboxGUI
 	}
 	head := uidHeader{validity: validity, next: 1, guid: guid}
 	if err := s.makeMailbox(ctx, dir, head); err != nil {
-		return fmt.Errorf("create %s: %w", describe(name), err)
+		return fmt.Errorf("create %s: %w", describe(name), gone(err))
 	}
 	rec := store.MailboxRecord{Name: name, Renamed: s.now(), LogStart: 1, Signature: signature{dirty: true}.encode()}
 	rec.Status = mail.Status{GUID: guid, UIDValidity: validity, UIDNext: 1, FirstRecent: 1, HighestModSeq: 1}

@@ -28,7 +28,7 @@ func (s *Store) Delete(ctx context.Context, guid mail.MailboxGUID) error {
 		return err
 	}
 	if err := s.trash(ctx, rec, dir); err != nil {
-		return fmt.Errorf("delete %s: %w", describe(rec.Name), err)
+		return fmt.Errorf("delete %s: %w", describe(rec.Name), gone(err))
 	}
 	now := s.now()
 	if err := s.noteValidity(rec.Status.UIDValidity); err != nil {

@@ -155,7 +155,7 @@ func (s *Store) SetGUID(ctx context.Context, from, to mail.MailboxGUID) error {
 		return err
 	}
 	if err := s.writeGUID(ctx, dir, to); err != nil {
-		return fmt.Errorf("set GUID of %s: %w", describe(rec.Name), err)
+		return fmt.Errorf("set GUID of %s: %w", describe(rec.Name), gone(err))
 	}
 	// A crash here leaves a mailbox with another GUID than the catalog knows; Refresh recognises it by its mails.
 	delete(s.lists, from)

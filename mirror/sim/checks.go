@@ -387,6 +387,9 @@ func belongs(path string) bool {
 	case "cur", "new", "tmp", "dovecot-uidlist", "dovecot-keywords", "subscriptions", "maildirfolder", "dovecot-uidvalidity":
 		return true
 	}
+	if base == "dovecot-uidlist.lock" || base == "subscriptions.lock" {
+		return true // of a crash; whoever needs the lock next breaks it
+	}
 	if strings.HasPrefix(base, "dovecot-uidvalidity.") || strings.HasPrefix(base, "dovecot.mailbox.log") {
 		return true
 	}

@@ -100,6 +100,7 @@ func Generate(seed uint64) History {
 	if rng.IntN(4) == 0 {
 		ops, faults = calmOps, false
 	}
+	renames := rng.IntN(4) > 0
 	n := 12 + rng.IntN(60)
 	for len(h.Steps) < n {
 		if rng.IntN(6) == 0 {
@@ -107,6 +108,12 @@ func Generate(seed uint64) History {
 			continue
 		}
 		op := ops[rng.IntN(len(ops))]
+		if op == "rename" && !renames {
+			op = "resetguid"
+			if !faults {
+				op = "see"
+			}
+		}
 		if op == "clock" && len(h.Replicas) > 2 {
 			// A rename carries the time at which a replica heard of it. With three of them and a clock that is behind, two names
 			// of one mailbox chase each other round.

@@ -17,6 +17,7 @@ type ledger struct {
 type entry struct {
 	n       int
 	puts    int // deliveries, copies, the far ends of moves
+	copies  int // of these; copies that were made on two replicas may be taken for one
 	removes int // expunges, the near ends of moves, deletions of its mailbox
 	root    int // the content that it was before users edited it
 }
@@ -44,6 +45,13 @@ func (l *ledger) put(content string) {
 	}
 }
 
+func (l *ledger) copied(content string) {
+	if e := l.contents[content]; e != nil {
+		e.puts++
+		e.copies++
+	}
+}
+
 func (l *ledger) remove(content string) {
 	if e := l.contents[content]; e != nil {
 		e.removes++
@@ -52,7 +60,9 @@ func (l *ledger) remove(content string) {
 
 // owed reports whether the mail must be somewhere. What a user wrote in the place of another mail need not outlive its mailbox:
 // whoever deletes that elsewhere knew the other mail.
-func (l *ledger) owed(e *entry) bool { return e.puts > e.removes && (e.n == e.root || !l.deletes) }
+func (l *ledger) owed(e *entry) bool {
+	return (e.removes == 0 || e.puts-e.copies > e.removes) && (e.n == e.root || !l.deletes)
+}
 
 // all returns the contents in the order in which they were made.
 func (l *ledger) all() []string {

@@ -154,7 +154,6 @@ func (e *wireEnd) Read(p []byte) (int, error) {
 func (e *wireEnd) Write(p []byte) (n int, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	defer e.cond.Broadcast()
 	to := &e.lanes[e.side]
 	for len(p) > 0 {
 		switch {
@@ -163,8 +162,7 @@ func (e *wireEnd) Write(p []byte) (n int, err error) {
 		case e.gone[e.side], e.gone[1-e.side]:
 			return n, io.ErrClosedPipe
 		case len(*to) >= laneSize:
-			e.cond.Broadcast()
-			e.cond.Wait()
+			e.cond.Wait() // the reader was woken when the lane got its bytes
 			continue
 		}
 		k := min(len(p), laneSize-len(*to))
@@ -174,6 +172,7 @@ func (e *wireEnd) Write(p []byte) (n int, err error) {
 		}
 		*to = append(*to, p[:k]...)
 		p, n = p[k:], n+k
+		e.cond.Broadcast()
 	}
 	return n, nil
 }

@@ -94,6 +94,26 @@ var regressions = map[string]string{
 		{"Op":"edit","Side":1,"Seed":7090150766392934716}
 		{"Op":"copy","Side":0,"Seed":14155472873080609005}
 		{"Op":"sync","Side":1,"Seed":9735978769593486025,"Type":"s","Reversed":true,"Users":5}`,
+	"a mailbox whose UIDVALIDITY had changed was deleted with mail that the other side had not seen": `
+		++ ++
+		{"Op":"create","Side":1,"Seed":13729603952807845413}
+		{"Op":"deliver","Side":1,"Seed":10291099808643214343}
+		{"Op":"sync","Side":1,"Seed":17143468866528998596,"Type":"s","Reversed":true}
+		{"Op":"create","Side":0,"Seed":4541358186974112549}
+		{"Op":"move","Side":0,"Seed":8127717713585492147}
+		{"Op":"sync","Side":1,"Seed":1850324121399411626,"Type":"f","Reversed":true,"Cut":4}
+		{"Op":"move","Side":0,"Seed":14358423961603765001}
+		{"Op":"sync","Side":1,"Seed":6843168114527187529,"Type":"f"}
+		{"Op":"move","Side":1,"Seed":4612539466211261708}
+		{"Op":"delete","Side":0,"Seed":3952912031781518481}
+		{"Op":"resetvalidity","Side":1,"Seed":8649994963788921099}`,
+	"a mailbox that was renamed while its GUID was set made the sync fail": `
+		++ ++
+		{"Op":"create","Side":0,"Seed":818057372798706832}
+		{"Op":"create","Side":1,"Seed":14064841478545952138}
+		{"Op":"create","Side":0,"Seed":11404344825763923779}
+		{"Op":"delete","Side":0,"Seed":7400086290942512723}
+		{"Op":"sync","Side":1,"Seed":1584628877381288214,"Type":"c","Users":3}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // seeds is how many histories a plain run of the tests tries.
@@ -91,12 +92,17 @@ func replay(t *testing.T, file string) {
 	}
 }
 
-// TestSurvey runs SIM_SURVEY histories from SIM_SEED on and lists those that fail, without making them shorter.
+// TestSurvey runs SIM_SURVEY histories from SIM_SEED on, for no longer than SIM_TIME seconds, and lists those that fail,
+// without making them shorter.
 func TestSurvey(t *testing.T) {
 	n := envInt(t, "SIM_SURVEY", 0)
 	first := envInt(t, "SIM_SEED", 1)
-	failed := 0
+	failed, start, limit := 0, time.Now(), time.Duration(envInt(t, "SIM_TIME", 3600))*time.Second
 	for seed := first; seed < first+n; seed++ {
+		if time.Since(start) > limit {
+			n = seed - first
+			break
+		}
 		if err := Run(t, Generate(uint64(seed))); err != nil {
 			line, _, _ := strings.Cut(err.Error(), "\n")
 			t.Errorf("seed %d: %.300s", seed, line)

@@ -39,7 +39,7 @@ func (w *world) act(r *replica, op string, seed uint64) error {
 		"deliver": u.deliver, "burst": u.burst, "see": u.see, "flag": u.flag, "keyword": u.keyword, "manykeywords": u.manyKeywords,
 		"expunge": u.expunge, "move": u.move, "copy": u.copy, "create": u.create, "rename": u.rename, "delete": u.delete,
 		"recreate": u.recreate, "subscribe": u.subscribe, "unsubscribe": u.unsubscribe, "loselist": u.loseList,
-		"resetvalidity": u.resetValidity, "edit": u.edit, "empty": u.empty,
+		"resetvalidity": u.resetValidity, "resetguid": u.resetGUID, "edit": u.edit, "empty": u.empty,
 	}[op]
 	if do == nil {
 		return fmt.Errorf("no op %q", op)
@@ -460,7 +460,7 @@ func (u *user) copy() error {
 	if err := from.Link(m.file.name, to, name); err != nil {
 		return err
 	}
-	u.w.ledger.put(m.file.content)
+	u.w.ledger.copied(m.file.content)
 	return to.Sync() // else a power cut could take the copy, and then the user removes what he takes for one of two
 }
 
@@ -735,9 +735,14 @@ func (u *user) loseList() error {
 	return d.Remove("dovecot-uidlist")
 }
 
-// resetValidity makes a uidlist anew as Dovecot does when it lost it: another UIDVALIDITY, UIDs from 1, sometimes another
-// GUID of the mailbox.
-func (u *user) resetValidity() error {
+// resetValidity makes a uidlist anew as Dovecot does when it cannot read it: another UIDVALIDITY, UIDs from 1.
+func (u *user) resetValidity() error { return u.resetList(false) }
+
+// resetGUID is resetValidity when the mailbox gets another GUID, too. With a rename elsewhere this makes two mailboxes of one,
+// as nothing is left by which to know it; so it comes in histories without renames.
+func (u *user) resetGUID() error { return u.resetList(true) }
+
+func (u *user) resetList(newGUID bool) error {
 	name, dir, err := u.anyBox()
 	if err != nil {
 		return err
@@ -754,7 +759,7 @@ func (u *user) resetValidity() error {
 		return nil
 	}
 	guid := b.guid
-	if u.pick(2) == 0 {
+	if newGUID {
 		guid = fmt.Sprintf("%016x%016x", u.rng.Uint64(), u.rng.Uint64())
 	}
 	u.w.validity = max(u.w.validity, uint64(u.r.now().Unix()), b.validity) + 1

@@ -309,6 +309,7 @@ func (w *world) usersDuring(s Step, sides ...*replica) func(string) {
 		if err := w.act(r, op, rng.Uint64()); err != nil {
 			panic(fmt.Sprintf("%s: %v", op, err)) // users act past all faults
 		}
+		w.checks.before(sides[0], sides[1])
 	}
 }
 

@@ -73,12 +73,19 @@ func setup(env *testscript.Env) error {
 	env.Setenv("TMPDIR", env.WorkDir)
 	env.Setenv("TZ", "UTC")
 	env.Setenv(marker, env.WorkDir)
+	// The race detector's second of sleep at the end of each process is for readers of terminals.
+	env.Setenv("GORACE", "atexit_sleep_ms=0 log_path="+filepath.Join(env.WorkDir, "race"))
 	env.Defer(func() { cleanUp(env) })
 	return nil
 }
 
-// cleanUp takes away what a script that failed left behind.
+// cleanUp takes away what a script that failed left behind, and shows what the race detector saw in its processes.
 func cleanUp(env *testscript.Env) {
+	races, _ := filepath.Glob(filepath.Join(env.WorkDir, "race.*"))
+	for _, file := range races {
+		text, _ := os.ReadFile(file)
+		env.T().Fatal(string(text))
+	}
 	for _, pid := range processes(env.WorkDir) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}

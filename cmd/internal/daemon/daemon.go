@@ -166,6 +166,7 @@ func newMounted(ctx context.Context, o Options, dir string, j *journal.Journal) 
 	if m.fuse, err = fusefs.New(m.mountOptions()); err != nil {
 		return nil, err
 	}
+	keepConnection()
 	o.Local.Namespace = m.fuse.Through(tree)
 	return m, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -25,10 +27,29 @@ func Recover(mountpoint string) error {
 }
 
 // Dead reports whether a FUSE file system is mounted there whose daemon is gone. The kernel may answer a stat from its cache,
-// but not a statfs.
+// but not a statfs; one that is under way when the daemon ends is ECONNABORTED.
 func Dead(path string) bool {
 	var st unix.Statfs_t
-	return errors.Is(unix.Statfs(path, &st), unix.ENOTCONN)
+	err := unix.Statfs(path, &st)
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+}
+
+// keepConnection keeps the connection to the kernel from the programs that we start: go-fuse opens it without O_CLOEXEC when it
+// mounts by itself, and whoever has it keeps a mount alive that nobody answers for.
+func keepConnection() {
+	const fds = "/proc/self/fd"
+	entries, err := os.ReadDir(fds)
+	if err != nil {
+		return // no /proc, no control socket either: it has failed before
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(fds, e.Name())); err != nil || to != "/dev/fuse" {
+			continue
+		}
+		if fd, err := strconv.Atoi(e.Name()); err == nil {
+			unix.CloseOnExec(fd)
+		}
+	}
 }
 
 // Mounted reports whether a FUSE file system is at a path.

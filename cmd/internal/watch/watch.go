@@ -19,8 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A burst of changes is gathered into one report, which is due when nothing happened for settle, or after maxBurst. What goes
-// away at once should be seen at once: the deletion guard judges by how much it is.
+// A burst of changes is gathered into one report, which is due when nothing happened for settle, or after maxBurst.
 const (
 	settle   = 15 * time.Millisecond
 	maxBurst = time.Second

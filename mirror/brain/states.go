@@ -31,7 +31,7 @@ func (r *round) refresh(ctx context.Context) error {
 }
 
 // quietTime is how long nothing more may vanish before a continuous mirror believes that it is gone.
-const quietTime = 2 * time.Second
+const quietTime = 600 * time.Millisecond
 
 // patience is what a continuous mirror has: it may look at the store in the middle of somebody's rm. A single run decides.
 func (r *round) patience() time.Duration {

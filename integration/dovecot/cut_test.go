@@ -107,7 +107,7 @@ func cuts(items int) []int {
 	var places []int
 	step := 1
 	if os.Getenv("DSYNCFS_DOVECOT_CUTS") != "all" {
-		step = max(1, items/10)
+		step = max(1, items/7)
 	}
 	for n := 1; n <= items; n += step {
 		places = append(places, n)

@@ -273,14 +273,14 @@ func (x *exchange) settle(theirs *item.State) error {
 		return nil
 	}
 	if x.r.h.NoBackupOverwrite || !x.r.filter().Empty() {
-		x.r.newBases[x.own.GUID] = store.State{} // there may be mails on either side that the other one did not get
+		x.r.doubt(x.own.GUID) // there may be mails on either side that the other one did not get
 		return nil
 	}
 	if theirs.ChangesDuringSync || x.incoming.desync {
 		if x.hasBase && x.r.stock == nil && !x.incoming.resync && theirs.UIDValidity != 0 {
 			return nil // the old state still holds
 		}
-		x.r.newBases[x.own.GUID] = store.State{}
+		x.r.doubt(x.own.GUID)
 		return nil
 	}
 	own := x.lastOwn

@@ -81,8 +81,8 @@ var errStop = fmt.Errorf("%w: list not read to its end", ErrProtocol)
 
 // forget drops the last common state of a mailbox.
 func (r *round) forget(guid mail.MailboxGUID) {
+	r.doubt(guid)
 	delete(r.bases, guid)
-	r.newBases[guid] = store.State{}
 }
 
 // planOptions says how the other side's mails are to be merged with the own ones.

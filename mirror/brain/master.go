@@ -315,7 +315,7 @@ func (r *round) announce(ctx context.Context, box mail.Mailbox) error {
 	}
 	if r.unusable(x) {
 		r.desync(fmt.Sprintf("%s: the last common state of mailbox %s does not fit any more", r.Side, box.Name))
-		r.newBases[box.Status.GUID] = store.State{}
+		r.doubt(box.Status.GUID)
 		return nil
 	}
 	theirs, err := x.announce(ctx)
@@ -325,7 +325,7 @@ func (r *round) announce(ctx context.Context, box mail.Mailbox) error {
 	if theirs.Lost || theirs.Ignore {
 		if theirs.Lost && !r.h.DryRun {
 			r.desync(fmt.Sprintf("%s: the other side does not have mailbox %s as expected", r.Side, box.Name))
-			r.newBases[box.Status.GUID] = store.State{}
+			r.doubt(box.Status.GUID)
 		}
 		if r.h.DryRun {
 			r.out.NewThere += int(box.Status.Messages)

@@ -68,7 +68,7 @@ func (r *round) chooseStates(ctx context.Context) error {
 	for _, box := range boxes {
 		s := box.Status
 		base, known := r.bases[s.GUID]
-		if known && !r.restores(box.Name) && base.UIDValidity == s.UIDValidity && base.LastCommonUID > 0 &&
+		if known && base.RemoteEpoch != doubtful && !r.restores(box.Name) && base.UIDValidity == s.UIDValidity && base.LastCommonUID > 0 &&
 			merge.BaseFits(s, base.LastCommonUID, base.Local.HighestModSeq) {
 			r.stock.told[s.GUID] = true
 		}
@@ -323,7 +323,7 @@ const maxFileGUID = 180
 // mailbox: what its users did meanwhile has a higher modseq. What we caused is marked there and not told again.
 func (x *exchange) stockState(own, theirs *item.State) store.State {
 	if theirs.UIDValidity == 0 {
-		return store.State{}
+		return x.r.doubted(x.own.GUID)
 	}
 	return store.State{
 		UIDValidity:   x.incoming.uidValidity(x.own),
@@ -399,7 +399,7 @@ func (x *exchange) insist(ctx context.Context, theirs *item.Mailbox) error {
 		return nil
 	}
 	equal, known := r.stock.seen[x.own.GUID]
-	if known && equal.UIDValidity == x.own.UIDValidity && equal.Local == store.NumbersOf(x.own.Status) && equal.Remote == store.NumbersOf(theirs.Status) {
+	if known && equal.RemoteEpoch != doubtful && equal.UIDValidity == x.own.UIDValidity && equal.Local == store.NumbersOf(x.own.Status) && equal.Remote == store.NumbersOf(theirs.Status) {
 		return nil
 	}
 	res, err := x.mb.Apply(ctx, store.Batch{Origin: r.origin(), HighestModSeq: x.own.HighestModSeq + 1})
@@ -420,4 +420,20 @@ func (x *exchange) knownCommon() mail.UID {
 		return 0
 	}
 	return base.LastCommonUID
+}
+
+// doubtful is the epoch in a last common state with a stock peer that is not to be built on any more, and still says which
+// mails both sides had.
+const doubtful = 1
+
+// doubt makes the next round compare a mailbox as a whole.
+func (r *round) doubt(guid mail.MailboxGUID) { r.newBases[guid] = r.doubted(guid) }
+
+func (r *round) doubted(guid mail.MailboxGUID) store.State {
+	base, known := r.baseOf(guid)
+	if r.stock == nil || !known {
+		return store.State{}
+	}
+	base.RemoteEpoch = doubtful
+	return base
 }

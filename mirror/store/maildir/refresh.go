@@ -36,6 +36,8 @@ type refresh struct {
 	moved   map[uint64]movedMail   // mails that went away, by key of their name
 	pending map[string]pendingMail // of a batch that a crash cut short
 
+	syncAll bool // there are more new mails than are synced one by one
+
 	report  store.Report
 	changed map[mail.Name]struct{}
 }
@@ -90,6 +92,11 @@ func (r *refresh) run(ctx context.Context) error {
 	}
 	if err := r.s.refreshSubscriptions(&r.w); err != nil {
 		return err
+	}
+	if r.syncAll {
+		if err := r.s.fs.Sync(); err != nil {
+			return err
+		}
 	}
 	return r.w.flush()
 }

@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -51,6 +52,7 @@ type boxScan struct {
 	isNew     bool               // the catalog knows nothing of the messages
 	inherited map[int32]identity // by entry: of files that get a new UID
 	missing   []missingMail      // known and not there
+	fresh     []int32            // files that the catalog did not have
 	hurry     bool               // something moved while we looked: look again next time
 }
 
@@ -560,11 +562,52 @@ func (b *boxScan) add(i int32, uid mail.UID, id identity, virtual int64) error {
 	b.files.entries[i].mark |= markKnown
 	b.rec.Status.Messages++
 	b.r.report.Added++
+	b.fresh = append(b.fresh, i)
 	return b.r.w.putMessage(b.rec.Status.GUID, r)
+}
+
+// syncFresh makes what is told to others from now on durable. Not all who deliver do: a mail that the other side has and that
+// a power cut takes here would look like one that a user removed.
+func (b *boxScan) syncFresh() error {
+	if len(b.fresh) == 0 || b.r.o.DryRun {
+		return nil
+	}
+	if len(b.fresh) > smallBatch {
+		b.r.syncAll = true
+		return nil
+	}
+	for _, i := range b.fresh {
+		dir := b.d.new
+		if b.files.entries[i].inCur {
+			dir = b.d.cur
+		}
+		f, err := dir.Open(string(b.files.name(i)))
+		if notExist(err) {
+			continue // renamed or removed meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []vfs.Dir{b.d.new, b.d.cur} {
+		if dir == nil {
+			continue
+		}
+		if err := dir.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // finish records the mailbox itself.
 func (b *boxScan) finish() error {
+	if err := b.syncFresh(); err != nil {
+		return err
+	}
 	st := &b.rec.Status
 	st.UIDNext = max(st.UIDNext, b.next)
 	st.FirstRecent = max(st.FirstRecent, 1)

@@ -74,9 +74,9 @@ func (s *Store) sweepTmp(tmp vfs.Dir) error {
 // sweepBox removes what crashes left of files that were to replace others of a mailbox.
 func (s *Store) sweepBox(box vfs.Dir) error { return s.sweep(box, isReplacement) }
 
-// isReplacement reports whether a name is that of a file that is to replace one of ours (vfs.Replace).
+// isReplacement reports whether a name is that of a file that is to replace one of ours (vfs.Replace, replaceAt).
 func isReplacement(name string) bool {
-	return strings.HasSuffix(name, ".tmp") && (strings.HasPrefix(name, ".dovecot-") || strings.HasPrefix(name, "."+subscriptionsName+"."))
+	return (strings.HasSuffix(name, ".tmp") || strings.HasSuffix(name, ".dsyncfs")) && (strings.HasPrefix(name, ".dovecot-") || strings.HasPrefix(name, "."+subscriptionsName+"."))
 }
 
 // orphaned reports whether a replacement is of a process that is gone: it is of no use to anybody then. The name ends in the

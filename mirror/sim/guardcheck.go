@@ -82,6 +82,7 @@ func justified(r *replica, stopped *guard.Error) error {
 		if s.Missing > l.Missing {
 			return fmt.Errorf("%s: the guard says that %d mails of %q are gone without a witness, but only %d are", r.name, s.Missing, string(s.Mailbox), l.Missing)
 		}
+		l.Gone = l.Gone || s.Gone && l.Missing == l.Known // another one has its name
 		own = append(own, l)
 	}
 	if guard.Judge(own, policy) == nil {

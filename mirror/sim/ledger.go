@@ -61,7 +61,7 @@ func (l *ledger) remove(content string) {
 // owed reports whether the mail must be somewhere. What a user wrote in the place of another mail need not outlive its mailbox:
 // whoever deletes that elsewhere knew the other mail.
 func (l *ledger) owed(e *entry) bool {
-	return (e.removes == 0 || e.puts-e.copies > e.removes) && (e.n == e.root || !l.deletes)
+	return (e.removes == 0 && e.puts > 0 || e.puts-e.copies > e.removes) && (e.n == e.root || !l.deletes)
 }
 
 // all returns the contents in the order in which they were made.

@@ -114,6 +114,13 @@ var regressions = map[string]string{
 		{"Op":"create","Side":0,"Seed":11404344825763923779}
 		{"Op":"delete","Side":0,"Seed":7400086290942512723}
 		{"Op":"sync","Side":1,"Seed":1584628877381288214,"Type":"c","Users":3}`,
+	"a mail that was told to the other side and was not on disk yet looked expunged after a power cut": `
+		++ fs
+		{"Op":"deliver","Side":1,"Seed":6016006640443370928}
+		{"Op":"sync","Side":1,"Seed":3911942430226591120,"Type":"f","Reversed":true,"Users":2}
+		{"Op":"sync","Side":1,"Seed":1008641318491849266,"Type":"s","Fault":{"What":"eintr","At":23,"Seed":1331087640970820207}}
+		{"Op":"sync","Side":1,"Seed":12354417112268738788,"Type":"c"}
+		{"Op":"crash","Side":0,"Seed":2036090018010999701}`,
 }
 
 func TestRegressions(t *testing.T) {

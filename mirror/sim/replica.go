@@ -104,6 +104,17 @@ func (r *replica) remembers(name mail.Name, base string) bool {
 	return false
 }
 
+// knows reports whether the store has a mailbox under its name, by the GUID of its uidlist if there is one.
+func (r *replica) knows(name mail.Name, dir string) bool {
+	b, err := readBox(r.disk, name, dir)
+	for guid, known := range r.cat.boxes {
+		if err == nil && known.record.Name == name && (b.noList || b.guid == guid.String()) {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *replica) now() time.Time { return time.Now().Add(r.offset) }
 
 // begin arms a fault for a round.

@@ -554,6 +554,9 @@ func (u *user) rename() error {
 	}
 	to := names[u.pick(len(names))]
 	all, dirs, err := u.boxes()
+	if b, rerr := readBox(u.r.disk, from, dir); rerr != nil || b.noList && u.r.knows(from, dir) {
+		return nil // what has lost its uidlist is known by its name only
+	}
 	if err != nil || to == from || to.IsBelow(from) || from.IsBelow(to) {
 		return err
 	}
@@ -721,10 +724,10 @@ func (u *user) setSubscription(on bool) error {
 	return u.replace(root, "subscriptions", text)
 }
 
-// loseList removes a uidlist.
+// loseList removes the uidlist of a mailbox that the store knows under its name: by that alone it can be known again.
 func (u *user) loseList() error {
-	_, dir, err := u.anyBox()
-	if err != nil {
+	name, dir, err := u.anyBox()
+	if err != nil || !u.r.knows(name, dir) {
 		return err
 	}
 	d, err := u.open(dir)

@@ -32,6 +32,7 @@ type Remote struct {
 	dir    string    // where its command was given, as a daemon goes elsewhere
 	dialer remote.Dialer
 	cmd    []string
+	stock  stockServer
 
 	mu      sync.Mutex
 	session remote.Session
@@ -58,6 +59,9 @@ func NewRemote(cfg *config.Config, loc remote.Location, o RemoteOptions) (*Remot
 		r.Name = loc.Host
 		r.cmd = loc.ServerCommand(strings.Fields(strings.TrimSuffix(cfg.ServerCmd, " dsync-server"))...)
 		r.dialer, err = r.sshDialer(o)
+		if len(loc.Command) == 0 && cfg.RemoteCmd == "" && cfg.ServerCmd == config.Default().ServerCmd {
+			r.stock.offer(loc)
+		}
 	case remote.KindCommand:
 		r.Name = filepath.Base(loc.Command[0])
 		r.cmd = loc.Command
@@ -71,7 +75,13 @@ func NewRemote(cfg *config.Config, loc remote.Location, o RemoteOptions) (*Remot
 }
 
 // stderr shows what the other end has to say, with its name.
-func (r *Remote) stderr(line string) { fmt.Fprintf(r.errout, "%s: %s\n", r.Name, line) }
+func (r *Remote) stderr(line string) {
+	if r.stock.hides(line) {
+		r.log.Debug("remote", "host", r.Name, "stderr", line)
+		return
+	}
+	fmt.Fprintf(r.errout, "%s: %s\n", r.Name, line)
+}
 
 func (r *Remote) sshDialer(o RemoteOptions) (remote.Dialer, error) {
 	if r.cfg.RemoteCmd != "" {
@@ -108,6 +118,21 @@ func (r *Remote) Dial(ctx context.Context) (brain.Peer, error) {
 	if r.local != nil {
 		return r.dialLocal(ctx)
 	}
+	peer, err := r.dialStream(ctx)
+	if errors.Is(err, remote.ErrNotFound) && r.stock.take(&r.cmd) {
+		if peer, err = r.dialStream(ctx); errors.Is(err, remote.ErrNotFound) {
+			err = fmt.Errorf("neither dsyncfs nor doveadm is there: %w", err)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.stock.withdraw()
+	return peer, nil
+}
+
+// dialStream starts the remote program and exchanges greetings with it.
+func (r *Remote) dialStream(ctx context.Context) (*streamPeer, error) {
 	conn, err := r.start(ctx)
 	if err != nil {
 		return nil, err

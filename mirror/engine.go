@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dsyncfs/mirror/brain"
+	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/journal"
 )
 
@@ -180,6 +181,9 @@ func (l *loop) step(ctx, work context.Context) {
 		req = why.request.req
 	case time.Since(l.lastFull) >= l.timing.FullSync:
 		why.full = true
+	}
+	if why.full && !l.lastFull.IsZero() && l.master == nil && l.failures == 0 {
+		req.Type = item.SyncFull // a Dovecot does not tell what came to it from a third place by dsync
 	}
 	l.hurry = why.request != nil
 	out, err := l.round(work, req)

@@ -153,9 +153,6 @@ func maildirCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// snapshots of one script, by name.
-type snapshotKey string
-
 // state describes everything below the directories: names, modes, inodes, times to the nanosecond, contents. The time of a
 // mailbox's own directory is left out: in one that changed a moment ago a lock comes and goes, as Dovecot does it.
 func state(ts *testscript.TestScript, dirs []string) string {

@@ -74,9 +74,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	if err := config.MakePrivate(o.Config.StateDir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "journal"), 0o700); err != nil {
-		return fmt.Errorf("state directory: %w", err)
-	}
 	j, err := openJournal(o, dir)
 	if err != nil {
 		return err
@@ -99,28 +96,6 @@ func Run(ctx context.Context, o Options) (err error) {
 	defer m.backing.Close()
 	return m.serve(ctx, control)
 }
-
-func openJournal(o Options, dir string) (*journal.Journal, error) {
-	j, err := journal.Open(filepath.Join(dir, "journal"), journal.Options{Logger: o.Logger})
-	var locked *journal.LockedError
-	switch {
-	case errors.As(err, &locked) && locked.PID != 0:
-		return nil, fmt.Errorf("mount point %s: process %d serves it already (end it with: dsyncfs umount %s): %w",
-			o.Mountpoint, locked.PID, o.Mountpoint, ErrServed)
-	case errors.As(err, &locked):
-		return nil, fmt.Errorf("mount point %s: another process serves it already (end it with: dsyncfs umount %s): %w",
-			o.Mountpoint, o.Mountpoint, ErrServed)
-	case err != nil:
-		return nil, fmt.Errorf("mount %s: %w", o.Mountpoint, err)
-	}
-	if j.Recovery().Damaged() {
-		o.Logger.Warn("the journal was damaged and repaired; everything is compared now", "set_aside", j.Recovery().SetAside)
-	}
-	return j, nil
-}
-
-// ErrServed is wrapped when a mount point has a daemon already.
-var ErrServed = errors.New("mount point in use")
 
 // mounted is a mount with its engine.
 type mounted struct {

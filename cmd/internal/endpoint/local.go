@@ -64,7 +64,7 @@ func OpenLocal(cfg *config.Config, loc remote.Location, mayCreate bool, log *slo
 	if loc.Layout == "fs" {
 		l.Layout = maildir.FS
 	}
-	canonical := config.Canonical(l.Path)
+	canonical := l.Canonical()
 	if config.Within(config.Canonical(cfg.StateDir), canonical) {
 		return nil, fmt.Errorf("setting state_dir=%s: it is inside maildir:%s; set it to a directory elsewhere", cfg.StateDir, l.Path)
 	}
@@ -141,6 +141,9 @@ func stateName(s string) string {
 func StatePath(stateDir, kind, name string) string {
 	return filepath.Join(stateDir, kind, stateName(name))
 }
+
+// Canonical is the path without symbolic links, which names the store in the state directory.
+func (l *Local) Canonical() string { return config.Canonical(l.Path) }
 
 // Make makes the directory of a new Maildir, if it may be made and is not there.
 func (l *Local) Make() error {

@@ -34,6 +34,10 @@ func (p Pair) Sync(ctx context.Context, req brain.Request) (brain.Outcome, error
 		out, err := p.round(ctx, req)
 		total.Add(out)
 		total.Desync = out.Desync
+		if errors.Is(err, brain.ErrGaveUp) && req.BackupReceive && !req.NoBackupOverwrite && n < maxRounds-1 {
+			p.Logger.Info("the destination deleted a mailbox, to make it anew", "round", n+1)
+			continue
+		}
 		if err != nil || !out.Desync {
 			return total, err
 		}

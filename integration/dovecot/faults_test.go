@@ -211,3 +211,27 @@ func TestDryRunAndVerifyChangeNothingThere(t *testing.T) {
 		p.clean("verify")
 	})
 }
+
+// For one missing mail a stock destination deletes the whole mailbox and fails; the mailbox is made anew in the same run.
+func TestBackupWhoseDestinationLostAMail(t *testing.T) {
+	formats(t, func(t *testing.T, format string) {
+		p := both(t, format)
+		p.clean("backup")
+		p.dove.doveadm("expunge", "mailbox", "Work", "uid", "2")
+		p.run("backup").Want(0)
+		same(t, p.ours, p.dove)
+		p.clean("backup")
+		same(t, p.ours, p.dove)
+
+		// INBOX cannot be deleted, so a stock destination whose INBOX lacks a mail never gets it back.
+		p.dove.doveadm("expunge", "mailbox", "INBOX", "uid", "2")
+		r := p.run("backup")
+		if r.Status == 0 {
+			same(t, p.ours, p.dove)
+		}
+		t.Logf("exit status %d: %s", r.Status, r.Stderr)
+		if r.Status == 2 {
+			t.Errorf("exit status 2 promises that another run helps: %s", r.Stderr)
+		}
+	})
+}

@@ -25,6 +25,10 @@ var ErrProtocol = errors.New("protocol error")
 // ErrPeer is wrapped by errors that the other side reported.
 var ErrPeer = errors.New("the other side failed")
 
+// ErrGaveUp is wrapped by the error about a peer that gave up without a reason. A Dovecot that is the destination of a backup
+// and has deleted a mailbox, to make it anew in the next round, does that.
+var ErrGaveUp = fmt.Errorf("%w and gave up", ErrPeer)
+
 // conversation is a Peer whose next item can be waited for together with other events.
 type conversation struct {
 	peer    Peer
@@ -168,7 +172,7 @@ func list[T item.Item](ctx context.Context, c *conversation, what string, f func
 func unexpected(it item.Item) error {
 	switch it.(type) {
 	case *item.Done:
-		return fmt.Errorf("%w and gave up", ErrPeer)
+		return ErrGaveUp
 	}
 	return fmt.Errorf("%w: unexpected %T", ErrProtocol, it)
 }

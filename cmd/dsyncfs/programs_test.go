@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -179,4 +180,59 @@ func ownerProgram() {
 		_, err := io.WriteString(os.Stdout, strconv.Itoa(int(st.Uid))+"\n")
 		check(err)
 	}
+}
+
+// churnProgram is "churn MAILBOX OTHER N": at the same time delivers N mails to each, flags mails, sets keywords and reads
+// attributes in the first. Names change under each other's hands; only an error that says otherwise is one.
+func churnProgram() {
+	box, other := os.Args[1], os.Args[2]
+	n, err := strconv.Atoi(os.Args[3])
+	check(err)
+	// EOPNOTSUPP is the attribute of a file that lost its name since it was looked up.
+	tolerable := func(err error) bool {
+		return err == nil || errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.ENODATA) ||
+			errors.Is(err, syscall.EOPNOTSUPP)
+	}
+	// each calls f with a mail in cur, again and again.
+	each := func(f func(dir, name string, i int) error) {
+		for i := range n {
+			names, err := os.ReadDir(filepath.Join(box, "cur"))
+			check(err)
+			if len(names) == 0 {
+				continue
+			}
+			if err := f(filepath.Join(box, "cur"), names[i%len(names)].Name(), i); !tolerable(err) {
+				fail("churn: %v", err)
+			}
+		}
+	}
+	deliver := func(dir, host string) {
+		for i := range n {
+			name := fmt.Sprintf("%d.M%dP9.%s", 1700000000+i, i, host)
+			tmp := filepath.Join(dir, "tmp", name)
+			check(os.WriteFile(tmp, fmt.Appendf(nil, "Subject: %s\n\nx\n", name), 0o600))
+			check(os.Rename(tmp, filepath.Join(dir, "new", name)))
+		}
+	}
+	var all sync.WaitGroup
+	all.Go(func() { deliver(box, "here") })
+	all.Go(func() { deliver(other, "there") })
+	all.Go(func() {
+		each(func(dir, name string, i int) error {
+			base, _, _ := strings.Cut(name, ":2,")
+			return os.Rename(filepath.Join(dir, name), filepath.Join(dir, base+":2,"+[]string{"S", "FS", "RS"}[i%3]))
+		})
+	})
+	all.Go(func() {
+		each(func(dir, name string, i int) error {
+			return unix.Setxattr(filepath.Join(dir, name), "user.keywords", fmt.Appendf(nil, "k%d", i%5), 0)
+		})
+	})
+	all.Go(func() {
+		each(func(dir, name string, _ int) error {
+			_, err := unix.Getxattr(filepath.Join(dir, name), "user.dsyncfs.uid", make([]byte, 32))
+			return err
+		})
+	})
+	all.Wait()
 }

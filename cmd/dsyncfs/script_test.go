@@ -27,6 +27,7 @@ func TestMain(m *testing.M) {
 		"dsyncfs": cli, "dsync": cli,
 		"code": codeProgram, "eventually": eventuallyProgram, "xattr": xattrProgram, "deliver": deliverProgram,
 		"hold": holdProgram, "signal": signalProgram, "notified": notifiedProgram, "mtime": mtimeProgram, "owner": ownerProgram,
+		"churn": churnProgram,
 	})
 }
 

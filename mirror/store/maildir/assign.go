@@ -111,7 +111,6 @@ func (b *boxScan) translateKeywords(fresh []int32) error {
 		if err := saveKeywords(b.d.box, b.s.fileMode(b.d.box), &table, b.s.o.Clock()); err != nil {
 			return err
 		}
-		b.wroteKeys = true
 	}
 	b.keys = &table
 	if len(wrong) == 0 {

@@ -35,13 +35,12 @@ type boxScan struct {
 	d   dirs
 	rec store.MailboxRecord
 
-	release   func() error
-	sig, old  signature // how it looks and how it looked
-	files     *listing
-	again     *listing // a second look, if there was need for one
-	keys      *keywordTable
-	newKeys   bool // the table changed
-	wroteKeys bool // by ourselves
+	release  func() error
+	sig, old signature // how it looks and how it looked
+	files    *listing
+	again    *listing // a second look, if there was need for one
+	keys     *keywordTable
+	newKeys  bool // the table changed
 
 	list      *uidlistFile // nil: none
 	header    uidHeader
@@ -623,9 +622,7 @@ func (b *boxScan) finish() error {
 		return err
 	}
 	b.sig.list = after.list
-	if b.wroteKeys {
-		b.sig.keys = after.keys
-	}
+	// A keyword table that we changed just now gives a meaning to letters that had none, so it counts as changed next time.
 	unwritten := b.r.o.DryRun && (b.rewrite || len(b.kept) > 0 || st.UIDNext > b.listNext)
 	b.sig.dirty = b.hurry || unwritten || len(b.missing) > 0
 	b.rec.Signature = b.sig.encode()

@@ -121,6 +121,16 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":1008641318491849266,"Type":"s","Fault":{"What":"eintr","At":23,"Seed":1331087640970820207}}
 		{"Op":"sync","Side":1,"Seed":12354417112268738788,"Type":"c"}
 		{"Op":"crash","Side":0,"Seed":2036090018010999701}`,
+	"a letter without a meaning got one from a mail that was moved there": `
+		++ fs
+		{"Op":"deliver","Side":0,"Seed":1247613894101934370}
+		{"Op":"keyword","Side":0,"Seed":17264030580239409445}
+		{"Op":"create","Side":0,"Seed":5098424307078468039}
+		{"Op":"copy","Side":0,"Seed":13648506456164603150}
+		{"Op":"sync","Side":1,"Seed":13362252702306626407,"Type":"s","Cut":2}
+		{"Op":"copy","Side":0,"Seed":3074070563753950424}
+		{"Op":"resetvalidity","Side":0,"Seed":1927767967589970070}
+		{"Op":"move","Side":0,"Seed":328116477416799082}`,
 }
 
 func TestRegressions(t *testing.T) {

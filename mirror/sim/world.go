@@ -32,6 +32,7 @@ type world struct {
 	checks   *checks
 
 	deliveries int
+	newGUIDs   bool            // of mailboxes come in this history, and so no renames; see resetGUID
 	validity   uint64          // highest that a user drew
 	stopped    [2]*guard.Error // what the guards of master and slave said in the last sync
 	calm       bool            // nothing has happened that may undo what users did
@@ -97,6 +98,7 @@ func newWorld(h History) *world {
 }
 
 func (w *world) runHistory(h History) error {
+	w.newGUIDs = slices.ContainsFunc(h.Steps, func(s Step) bool { return s.Op == "resetguid" })
 	for i, s := range h.Steps {
 		err := w.step(s)
 		w.show()
@@ -302,7 +304,7 @@ func (w *world) usersDuring(s Step, sides ...*replica) func(string) {
 		left--
 		op := calmOps[rng.IntN(len(calmOps))]
 		r := sides[rng.IntN(len(sides))]
-		if op == "wait" || r.isDead() {
+		if op == "wait" || r.isDead() || op == "rename" && w.newGUIDs {
 			return
 		}
 		w.note("  meanwhile %s of %s", op, r.name)

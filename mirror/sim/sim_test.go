@@ -11,9 +11,9 @@ import (
 )
 
 // seeds is how many histories a plain run of the tests tries.
-const seeds = 100
+const seeds = 80
 
-// TestSim runs SIM_SEEDS histories (default 100) from SIM_SEED (default 1) on. SIM_SEEDS=1 SIM_SEED=n replays one; SIM_HISTORY
+// TestSim runs SIM_SEEDS histories (default 80) from SIM_SEED (default 1) on. SIM_SEEDS=1 SIM_SEED=n replays one; SIM_HISTORY
 // names a file with a history to be replayed as it is.
 func TestSim(t *testing.T) {
 	Verbose = os.Getenv("SIM_VERBOSE") != ""

@@ -1,0 +1,241 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+
+	"dsyncfs/mirror"
+	"dsyncfs/mirror/brain"
+	"dsyncfs/mirror/guard"
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/store"
+	"dsyncfs/remote/dsync"
+)
+
+// reset notes that a user made the UIDs of a mailbox begin anew.
+func (w *world) reset(r *replica, dir string) { w.checks.excuse(r, dir) }
+
+// sync carries out one sync, with up to three rounds as the program does, and what goes wrong in it.
+func (w *world) sync(s Step) error {
+	master, slave := w.replicas[0], w.replicas[s.Side]
+	if s.Reversed {
+		master, slave = slave, master
+	}
+	w.checks.before(master, slave)
+	if master.edited || slave.edited {
+		s.Type = "f" // only that looks at the mails themselves
+	}
+	gone, err := w.mustStop(master, slave)
+	if err != nil {
+		return err
+	}
+	out, err := w.syncOnce(s, master, slave, brain.Request{})
+	w.note("  %s with %s: %s", master.name, slave.name, outcome(out, err))
+	if herr := w.checkError(s, master, slave, err); herr != nil {
+		return herr
+	}
+	if err := w.checkGuard(s, gone, err, master, slave); err != nil {
+		return err
+	}
+	if isGuard(err) {
+		w.calm = w.calm && !s.Restore
+		req := brain.Request{AllowExpunge: []string{"*"}}
+		if s.Restore {
+			req = brain.Request{Restore: []string{"*"}}
+		}
+		again := Step{Op: "sync", Side: s.Side, Seed: s.Seed + 1, Type: s.Type, Reversed: s.Reversed}
+		out, err = w.syncOnce(again, master, slave, req)
+		w.note("  decided: %s", outcome(out, err))
+		if err != nil {
+			return fmt.Errorf("after the user's decision: %w", err)
+		}
+	}
+	master.clean, slave.clean = err == nil, err == nil
+	if err == nil && s.Type == "f" && s.Users == 0 {
+		master.edited, slave.edited = false, false
+	}
+	return w.checks.now()
+}
+
+func outcome(out brain.Outcome, err error) string {
+	text := fmt.Sprintf("added %d, flags %d, expunged %d, renumbered %d, matched %d, sent %d, desync %v, changed %v",
+		out.Added, out.Flags, out.Expunged, out.Renumbered, out.Matched, out.Sent, out.Desync, out.Changed)
+	if len(out.Notes) > 0 {
+		text += " notes " + strings.Join(out.Notes, "; ")
+	}
+	if err != nil {
+		text += " error " + err.Error()
+	}
+	return text
+}
+
+func isGuard(err error) bool {
+	var g *brain.GuardError
+	return errors.Is(err, guard.ErrMassExpunge) || errors.As(err, &g)
+}
+
+// mustStop returns a mailbox for which a guard has to stop the sync of two replicas, with the replica; "" if there is none.
+func (w *world) mustStop(sides ...*replica) (string, error) {
+	for _, r := range sides {
+		name, err := vanished(r)
+		if err != nil {
+			return "", err
+		}
+		if name != "" {
+			return fmt.Sprintf("%q of %s", string(name), r.name), nil
+		}
+	}
+	return "", nil
+}
+
+// checkGuard holds the guards to what there was before the sync and, as they stop it before anything is recorded, is now.
+func (w *world) checkGuard(s Step, gone string, err error, sides ...*replica) error {
+	if s.Users > 0 || s.Cut > 0 || s.Fault != nil {
+		return nil // it may have been another state that they saw, or none
+	}
+	if err == nil && gone != "" {
+		return fmt.Errorf("the guard let the loss of mailbox %s pass", gone)
+	}
+	for i, r := range sides {
+		if w.stopped[i] != nil {
+			if err := justified(r, w.stopped[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkError refuses errors without a fault as their cause.
+func (w *world) checkError(s Step, master, slave *replica, err error) error {
+	switch {
+	case err == nil, isGuard(err), s.Cut > 0, s.Fault != nil && s.Fault.What != "" && (master.hit || slave.hit):
+		return nil
+	case s.Users > 0 && errors.Is(err, store.ErrNotFound):
+		return nil
+	}
+	return fmt.Errorf("a sync without a fault failed: %w", err)
+}
+
+// syncOnce runs one sync with its fault, and starts whoever crashed anew.
+func (w *world) syncOnce(s Step, master, slave *replica, req brain.Request) (out brain.Outcome, err error) {
+	req.Type = item.SyncState
+	if s.Type != "" {
+		req.Type = item.SyncType(s.Type[0])
+	}
+	plans := [2]Fault{}
+	if s.Fault != nil {
+		w.calm = false
+		i := 0
+		if s.Fault.Second {
+			i = 1
+		}
+		plans[i] = *s.Fault
+	}
+	master.begin(plans[0])
+	slave.begin(plans[1])
+	rng := rand.New(rand.NewPCG(s.Seed, 3))
+	users := w.usersDuring(s, master, slave)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	l := &link{left: -1}
+	ended := w.sched.run(rng, func() { out, err = w.converse(ctx, s, l, master, slave, req) }, users)
+	if !ended {
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		return out, fmt.Errorf("the sync hangs\n%s", stacks)
+	}
+	master.end()
+	slave.end()
+	master.recover()
+	slave.recover()
+	return out, err
+}
+
+// usersDuring returns what is called between the turns of a sync: users who go on working.
+func (w *world) usersDuring(s Step, sides ...*replica) func(string) {
+	left := s.Users
+	rng := rand.New(rand.NewPCG(s.Seed, 4))
+	return func(string) {
+		if left == 0 || rng.IntN(40) != 0 {
+			return
+		}
+		left--
+		op := calmOps[rng.IntN(len(calmOps))]
+		r := sides[rng.IntN(len(sides))]
+		if op == "wait" || r.isDead() || op == "rename" && w.newGUIDs {
+			return
+		}
+		w.note("  meanwhile %s of %s", op, r.name)
+		if err := w.act(r, op, rng.Uint64()); err != nil {
+			panic(fmt.Sprintf("%s: %v", op, err)) // users act past all faults
+		}
+		w.checks.before(sides[0], sides[1])
+	}
+}
+
+// converse makes the rounds of a sync.
+func (w *world) converse(ctx context.Context, s Step, l *link, master, slave *replica, req brain.Request) (brain.Outcome, error) {
+	var serving sync.WaitGroup
+	var served error
+	pair := mirror.Pair{
+		Open:    master.open,
+		Options: master.options(slave),
+		Logger:  master.options(slave).Logger,
+		Dial: func(ctx context.Context) (brain.Peer, error) {
+			if master.isDead() {
+				return nil, errDead
+			}
+			return w.dial(ctx, s, l, master, slave, &serving, &served)
+		},
+	}
+	out, err := pair.Sync(ctx, req)
+	serving.Wait()
+	if served != nil {
+		w.note("  the slave %s: %v", slave.name, served)
+	}
+	w.stopped = [2]*guard.Error{}
+	errors.As(err, &w.stopped[0])
+	errors.As(served, &w.stopped[1])
+	return out, err
+}
+
+// dial connects both and lets the slave answer.
+func (w *world) dial(ctx context.Context, s Step, l *link, master, slave *replica, serving *sync.WaitGroup, served *error) (brain.Peer, error) {
+	if s.Cut > 0 && !s.Wire {
+		l.left = s.Cut
+	}
+	serve := func(p brain.Peer) {
+		*served = brain.NewSlave(slave.options(master), slave.open, nil).Serve(ctx, &linkPeer{p, slave, l})
+	}
+	if !s.Wire {
+		a, b := brain.Pipe()
+		l.ends = append(l.ends, a, b)
+		serving.Go(func() { serve(b) })
+		return &linkPeer{a, master, l}, nil
+	}
+	limit := -1
+	if s.Cut > 0 {
+		limit = s.Cut * 40
+	}
+	a, b := bytePipe(limit)
+	pa, pb := dsync.NewPeer(a, dsync.Options{Timeout: -1}), dsync.NewPeer(b, dsync.Options{Timeout: -1})
+	l.ends = append(l.ends, pa, pb)
+	serving.Go(func() {
+		if err := pb.Handshake(ctx); err != nil {
+			pb.Close()
+			*served = err
+			return
+		}
+		serve(pb)
+	})
+	if err := pa.Handshake(ctx); err != nil {
+		return nil, errors.Join(err, pa.Close())
+	}
+	return &linkPeer{pa, master, l}, nil
+}

@@ -330,6 +330,9 @@ func (in *incoming) apply(ctx context.Context, b store.Batch) error {
 	if len(res.Vanished) > 0 {
 		in.noteDesync(fmt.Sprintf("%d messages went away meanwhile", len(res.Vanished)))
 	}
+	if res.Noticed {
+		in.noteDesync("flags changed meanwhile")
+	}
 	if len(res.Reassigned) > 0 {
 		in.noteDesync(fmt.Sprintf("%d messages got other UIDs because new mail came meanwhile", len(res.Reassigned)))
 	}

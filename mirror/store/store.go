@@ -251,6 +251,7 @@ type Result struct {
 	Changed    bool       // anything at all
 	Vanished   []mail.UID // in Deltas, Expunges or Realign, but not there any more
 	Reassigned []Assigned // Adds whose UID was taken meanwhile and that got another one
+	Noticed    bool       // flags that others changed since the last Refresh were found and recorded; the peer does not know of them
 	Status     mail.Status
 }
 

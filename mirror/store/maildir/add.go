@@ -327,7 +327,7 @@ func (a *apply) addOne(ctx context.Context, d *addition) error {
 			return nil
 		}
 		a.edits.drop[d.own.UID] = struct{}{}
-		file = r.File
+		file, m.Flags, m.Keywords = r.File, r.Flags, r.Keywords // with what others changed meanwhile
 		if m.Received != d.own.Received {
 			if err := a.setDate(ctx, file, m.Received); err != nil {
 				return err

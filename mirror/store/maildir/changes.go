@@ -238,5 +238,5 @@ func (a *apply) noticeFlags(r *store.MessageRecord, name mail.FileName) {
 	}
 	r.Flags, r.Keywords, r.ModSeq = flags, keywords, a.nextModSeq(0)
 	a.log(store.LogEntry{ModSeq: r.ModSeq, Kind: store.LogFlags, UID: r.UID, Delta: delta})
-	a.res.Changed = true
+	a.res.Changed, a.res.Noticed = true, true
 }

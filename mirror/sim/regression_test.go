@@ -131,6 +131,14 @@ var regressions = map[string]string{
 		{"Op":"copy","Side":0,"Seed":3074070563753950424}
 		{"Op":"resetvalidity","Side":0,"Seed":1927767967589970070}
 		{"Op":"move","Side":0,"Seed":328116477416799082}`,
+	"a flag that a user set while the mail got another UID was recorded nowhere": `
+		fs ++ ++
+		{"Op":"sync","Side":2,"Seed":5749974176697713739,"Type":"s","Reversed":true}
+		{"Op":"deliver","Side":2,"Seed":6021284878166190446}
+		{"Op":"burst","Side":0,"Seed":786374721445803125}
+		{"Op":"sync","Side":1,"Seed":2596169341772188749,"Type":"s","Restore":true}
+		{"Op":"sync","Side":2,"Seed":9879180118461670389,"Type":"s","Fault":{"What":"eintr","At":79,"Seed":9944930564786670904}}
+		{"Op":"sync","Side":1,"Seed":6977210132488239434,"Type":"s","Users":3}`,
 }
 
 func TestRegressions(t *testing.T) {

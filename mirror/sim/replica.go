@@ -35,8 +35,9 @@ type replica struct {
 	offset time.Duration // of its clock
 	born   bool          // the Maildir was there once, so that nobody may make it again
 
-	edited bool // a user changed a mail in place since the last full sync
-	clean  bool // the last sync succeeded
+	edited   bool // a user changed a mail in place since the last full sync
+	lostList bool // a uidlist was removed since the last sync that succeeded
+	clean    bool // the last sync succeeded
 
 	witnessed map[witnessed]bool // what was removed through a mount
 

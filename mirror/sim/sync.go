@@ -56,6 +56,9 @@ func (w *world) sync(s Step) error {
 		}
 	}
 	master.clean, slave.clean = err == nil, err == nil
+	if err == nil {
+		master.lostList, slave.lostList = false, false
+	}
 	if err == nil && s.Type == "f" && s.Users == 0 {
 		master.edited, slave.edited = false, false
 	}

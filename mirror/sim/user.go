@@ -421,7 +421,7 @@ func (u *user) move() error {
 	u.saw(m.box, m.file.Base)
 	u.w.ledger.put(m.file.content)
 	u.w.ledger.remove(m.file.content)
-	return u.maybeSync(from, to)
+	return syncAll(to, from) // else a power cut could take the mail if the old mailbox is removed
 }
 
 // target picks a mail and a directory for it or its copy. to is nil if there is none. A mail that was edited is left alone:

@@ -249,6 +249,7 @@ func (u *user) loseList() error {
 		return err
 	}
 	u.w.reset(u.r, dir)
+	u.r.lostList = true
 	return d.Remove("dovecot-uidlist")
 }
 

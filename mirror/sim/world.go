@@ -130,8 +130,8 @@ func (w *world) step(s Step) error {
 		r.offset += time.Duration(int64(s.Seed%7200)-3600) * time.Second
 		return nil
 	case "forget":
-		if r.edited {
-			return nil // nobody could know what was edited, then
+		if r.edited || r.lostList {
+			return nil // nobody could know what was edited, or which mailbox that was
 		}
 		w.calm = false
 		r.forget()

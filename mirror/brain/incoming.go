@@ -223,11 +223,12 @@ func (in *incoming) receive(ctx context.Context, it *item.Mail) error {
 }
 
 // advance finds how many adds from the next one on can be applied. A duplicate has to wait until its first instance is
-// committed, so it ends the batch.
+// committed, so it ends the batch. A copy of an own message may be its new UID: it has to come together with the expunge of
+// the old one, which is in rest, or a round that breaks off in between leaves the mail twice, as if someone wanted that.
 func (in *incoming) advance() {
 	for in.ready = max(in.ready, in.next); in.ready < len(in.adds); in.ready++ {
 		a := &in.adds[in.ready]
-		if a.origin == fromPeer || a.origin == duplicate && !in.firstCommitted(a) || !in.finishing && (in.plan.Restart || a.uid() > in.lowest) {
+		if a.origin == fromPeer || a.origin == duplicate && !in.firstCommitted(a) || !in.finishing && (in.plan.Restart || a.uid() > in.lowest || a.origin == copied && a.from.Mailbox == in.x.own.GUID) {
 			return
 		}
 	}

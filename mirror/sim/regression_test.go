@@ -139,6 +139,15 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":2596169341772188749,"Type":"s","Restore":true}
 		{"Op":"sync","Side":2,"Seed":9879180118461670389,"Type":"s","Fault":{"What":"eintr","At":79,"Seed":9944930564786670904}}
 		{"Op":"sync","Side":1,"Seed":6977210132488239434,"Type":"s","Users":3}`,
+	"a mail that was to get another UID was there twice when the round broke off": `
+		++ ++ ++
+		{"Op":"deliver","Side":2,"Seed":7526319565737640405}
+		{"Op":"sync","Side":2,"Seed":15986422894975912794,"Type":"s","Users":1}
+		{"Op":"sync","Side":1,"Seed":10202562361285758350,"Type":"c","Reversed":true,"Users":5}
+		{"Op":"burst","Side":0,"Seed":3792605815217084406}
+		{"Op":"sync","Side":2,"Seed":12333232863654858311,"Type":"f","Reversed":true,"Users":5,"Fault":{"What":"eintr","At":156,"Seed":13011477223233367789},"Restore":true}
+		{"Op":"sync","Side":1,"Seed":1592364102392920071,"Type":"c","Reversed":true}
+		{"Op":"sync","Side":2,"Seed":199242298774568767,"Type":"f","Fault":{"Second":true,"What":"eintr","At":30,"Seed":9440159549334810340},"Restore":true}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -186,7 +186,7 @@ func TestHistoryAsMaster(t *testing.T) {
 	formats(t, func(t *testing.T, format string) {
 		p := both(t, format)
 		h := newHistory(t, p.Env, seed(t), p.ours, p.dove)
-		h.play(number("DSYNCFS_DOVECOT_OPS", 80), func() { p.clean("mirror") })
+		h.play(number("DSYNCFS_DOVECOT_OPS", 60), func() { p.clean("mirror") })
 		p.settled()
 	})
 }
@@ -195,7 +195,7 @@ func TestHistoryAsSlave(t *testing.T) {
 	formats(t, func(t *testing.T, format string) {
 		p := filled(t, format)
 		h := newHistory(t, p.Env, seed(t)+100, p.ours, p.dove)
-		h.play(number("DSYNCFS_DOVECOT_OPS", 80), func() {
+		h.play(number("DSYNCFS_DOVECOT_OPS", 60), func() {
 			for range 3 { // exit status 2 asks for another run
 				r := p.sync("sync")
 				s := strings.TrimSpace(r.stderr)

@@ -61,7 +61,10 @@ func (p *pair) settled() {
 // formats are those of the store at the Dovecot's end.
 func formats(t *testing.T, test func(t *testing.T, format string)) {
 	for _, format := range []string{"maildir", "sdbox", "mdbox"} {
-		t.Run(format, func(t *testing.T) { test(t, format) })
+		t.Run(format, func(t *testing.T) {
+			t.Parallel()
+			test(t, format)
+		})
 	}
 }
 

@@ -10,7 +10,7 @@ BENCH ?= .
 # Given to every `go test`; CI says -v, to see what was skipped.
 TESTFLAGS ?=
 # The detector slows dsyncfs down by a factor; what it finds is worth the time.
-TIMEOUT ?= 15m
+TIMEOUT ?= 30m
 
 # End-to-end tests run the built program; everything else is a unit test.
 UNITS = $$($(GO) list ./... | grep -v /integration)

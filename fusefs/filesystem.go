@@ -290,29 +290,9 @@ func (f *fileSystem) dirFD(id inode.ID) (*descriptor, error) {
 	if d := f.dirFDs.get(id, false); d != nil {
 		return d, nil
 	}
-	f.mu.Lock()
-	n := f.table.Get(id)
-	if n == nil || n.Name == "" {
-		f.mu.Unlock()
-		return nil, syscall.ESTALE
-	}
-	parent, name, ino := n.Dir, n.Name, n.Ino
-	f.mu.Unlock()
-	p, err := f.dirFD(parent)
-	if err != nil {
-		return nil, err
-	}
-	defer f.dirFDs.release(p)
-	fd, err := unix.Openat(p.fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil || st.Ino != ino {
-		unix.Close(fd)
-		return nil, syscall.ESTALE
-	}
-	return f.keep(f.dirFDs, id, ino, fd, false)
+	return f.openPlace(f.dirFDs, id, false, func(dir int, name string) (int, error) {
+		return unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
 }
 
 // close lets go of everything once no more requests come.

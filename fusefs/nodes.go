@@ -243,6 +243,22 @@ func (f *fileSystem) open(nodeID uint64, write bool) (*descriptor, error) {
 }
 
 func (f *fileSystem) openNamed(id inode.ID, write bool) (*descriptor, error) {
+	mode := unix.O_RDONLY
+	if write {
+		mode = unix.O_RDWR
+	}
+	return f.openPlace(f.files, id, write, func(dir int, name string) (int, error) {
+		fd, err := unix.Openat(dir, name, mode|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err == unix.EACCES && write {
+			fd, err = f.openReadOnlyFile(dir, name)
+		}
+		return fd, err
+	})
+}
+
+// openPlace opens what has a node's name now and keeps the descriptor. What is not the node's file or directory any more
+// (moved or replaced behind the mount) is ESTALE: the kernel then looks it up again.
+func (f *fileSystem) openPlace(cache *descriptors, id inode.ID, write bool, open func(dir int, name string) (int, error)) (*descriptor, error) {
 	f.mu.Lock()
 	n := f.table.Get(id)
 	if n == nil || n.Name == "" {
@@ -256,14 +272,7 @@ func (f *fileSystem) openNamed(id inode.ID, write bool) (*descriptor, error) {
 		return nil, err
 	}
 	defer f.dirFDs.release(p)
-	mode := unix.O_RDONLY
-	if write {
-		mode = unix.O_RDWR
-	}
-	fd, err := unix.Openat(p.fd, name, mode|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err == unix.EACCES && write {
-		fd, err = f.openReadOnlyFile(p.fd, name)
-	}
+	fd, err := open(p.fd, name)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +281,7 @@ func (f *fileSystem) openNamed(id inode.ID, write bool) (*descriptor, error) {
 		unix.Close(fd)
 		return nil, syscall.ESTALE
 	}
-	return f.keep(f.files, id, ino, fd, write)
+	return f.keep(cache, id, ino, fd, write)
 }
 
 // keep puts a fresh descriptor into a cache, unless the node was given up meanwhile and its ID is another's.

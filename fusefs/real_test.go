@@ -422,8 +422,10 @@ func TestMountAsAnOrdinaryUser(t *testing.T) {
 	if err := errors.Join(os.Chmod(base, 0o755), os.WriteFile(base+"/test", self, 0o755), os.Mkdir(base+"/mnt", 0o755)); err != nil {
 		t.Fatal(err)
 	}
+	// The file says is made first: the shell in the background may open it after grep has looked for it.
 	script := `mknod -m 666 $D/fuse c 10 229; mount --bind $D/fuse /dev/fuse; chown -R nobody $D
 		cd $D; exec setpriv --reuid nobody --regid nogroup --clear-groups sh -ec '
+		: > says
 		` + helperEnv + `=serve ./test maildir mnt > says & daemon=$!
 		until grep -q ready says; do kill -0 $daemon; sleep 0.02; done
 		umask 077; echo x > mnt/tmp/a; mv mnt/tmp/a mnt/new/a; mv mnt/new/a mnt/cur/a:2,S; cat mnt/cur/a:2,S

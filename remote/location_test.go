@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-var alice = Parser{Home: "/home/alice", Dir: "/work"}
+var alice = Parser{Home: "/home/alice", Dir: "/here"}
 
 func store(kind Kind, path string) Location { return Location{Kind: kind, Path: path} }
 
@@ -22,7 +22,7 @@ func TestParseLocation(t *testing.T) {
 		{"a path is cleaned", []string{"maildir:/var//mail/x/"}, store(KindMaildir, "/var/mail/x"), "maildir:/var/mail/x"},
 		{"the home", []string{"maildir:~/Mail"}, store(KindMaildir, "/home/alice/Mail"), "maildir:/home/alice/Mail"},
 		{"the home of another user", []string{"maildir:~root/Mail"}, store(KindMaildir, "/root/Mail"), "maildir:/root/Mail"},
-		{"a relative path", []string{"maildir:Mail"}, store(KindMaildir, "/work/Mail"), "maildir:/work/Mail"},
+		{"a relative path", []string{"maildir:Mail"}, store(KindMaildir, "/here/Mail"), "maildir:/here/Mail"},
 		{"a path with spaces and a colon", []string{"maildir:/a b::c"}, store(KindMaildir, "/a b:c"), "maildir:/a b::c"},
 		{"LAYOUT=fs and INBOX", []string{"maildir:~/m:LAYOUT=fs:INBOX=~/in"},
 			Location{Kind: KindMaildir, Path: "/home/alice/m", Layout: "fs", Inbox: "/home/alice/in"},

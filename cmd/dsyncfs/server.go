@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -72,7 +71,7 @@ func (a *app) serve(ctx context.Context, rawLog string) (err error) {
 	if err != nil {
 		return err
 	}
-	peer := &serverPeer{Peer: dsync.NewPeer(streams, opts), timeout: cfg.Timeout}
+	peer := dsync.NewPeer(streams, opts)
 	stop := context.AfterFunc(ctx, func() { peer.Close() })
 	defer stop()
 	if err := peer.Handshake(ctx); err != nil {
@@ -121,19 +120,4 @@ func checkRestricted(environ func(string) (string, bool)) error {
 		}
 	}
 	return fmt.Errorf("dsync-server --restrict: this key serves mail only and does not run %q", asked)
-}
-
-// serverPeer is the master on our standard streams.
-type serverPeer struct {
-	*dsync.Peer
-	timeout time.Duration
-}
-
-// Idle says that silence is no error now.
-func (p *serverPeer) Idle(idle bool) {
-	if idle {
-		p.SetTimeout(-1)
-	} else {
-		p.SetTimeout(p.timeout)
-	}
 }

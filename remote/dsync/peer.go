@@ -129,6 +129,15 @@ func (p *Peer) PeerIsDsyncfs() bool { return p.lists != nil && p.lists.has(hands
 // SetTimeout changes Options.Timeout; negative is none, as is right between two rounds of a kept connection.
 func (p *Peer) SetTimeout(d time.Duration) { p.watch.setTimeout(d) }
 
+// Idle says that silence is no error now, between two rounds of a kept connection, or that it is one again.
+func (p *Peer) Idle(idle bool) {
+	if idle {
+		p.SetTimeout(-1)
+	} else {
+		p.SetTimeout(p.opts.Timeout)
+	}
+}
+
 // Send writes an item and, to its end, the Body or Stream that it has, which is closed in any case. What is written may
 // stay in a buffer until [Peer.Flush]; a goroutine that is about to wait for an answer must flush. An Attribute for a peer
 // that does not know them is dropped.

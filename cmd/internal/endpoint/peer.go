@@ -61,18 +61,7 @@ func (c gentleConn) Close() error {
 // streamPeer names the other side in errors and ends its program when closed.
 type streamPeer struct {
 	*dsync.Peer
-	conn    remote.Conn
-	name    string
-	timeout time.Duration
-}
-
-// Idle says that silence is no error now.
-func (p *streamPeer) Idle(idle bool) {
-	if idle {
-		p.SetTimeout(-1)
-	} else {
-		p.SetTimeout(p.timeout)
-	}
+	conn remote.Conn
 }
 
 // explain adds the exit of the remote program to an error of the stream, which often is the real cause.

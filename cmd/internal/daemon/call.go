@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"dsyncfs/cmd/internal/config"
@@ -53,10 +54,16 @@ func lost(ctx context.Context, mountpoint string, err error) error {
 		err = fmt.Errorf("no answer within %s", answerTime)
 	} else if ctx.Err() != nil {
 		err = context.Cause(ctx)
-	} else if errors.Is(err, io.EOF) {
-		err = errors.New("it ended without an answer")
+	} else if hungUp(err) {
+		err = fmt.Errorf("it ended without an answer: %w", ErrNotRunning)
 	}
 	return fmt.Errorf("asking the daemon of %s: %w", mountpoint, err)
+}
+
+// hungUp reports whether an error means that the daemon died while it was asked: the kernel accepts for a process that is
+// being killed, and resets then.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // conn is a connection to a daemon that ends with its context.
@@ -89,6 +96,9 @@ func ask(ctx context.Context, dir string, req Request) (net.Conn, error) {
 	}
 	k := &conn{c, context.AfterFunc(ctx, func() { c.Close() })}
 	if err := json.NewEncoder(k).Encode(req); err != nil {
+		if hungUp(err) {
+			err = ErrNotRunning
+		}
 		return nil, errors.Join(fmt.Errorf("asking the daemon: %w", err), k.Close())
 	}
 	return k, nil

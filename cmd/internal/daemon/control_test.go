@@ -197,6 +197,10 @@ func TestWhoWaitsForASync(t *testing.T) {
 	if err := json.NewEncoder(c).Encode(Request{Op: OpSync}); err != nil {
 		t.Fatal(err)
 	}
+	// Connections are taken in their order: when a later one has its answer, this one is being served.
+	if _, err := Call(t.Context(), b.cfg, b.point, Request{Op: OpStatus}); err != nil {
+		t.Fatal(err)
+	}
 	b.cancel()
 	var reply Reply
 	if err := json.NewDecoder(c).Decode(&reply); err != nil || !strings.Contains(reply.Error, "going away") {

@@ -5,6 +5,9 @@ SHELL := /bin/bash
 GO ?= go
 PREFIX ?= /usr/local
 FUZZTIME ?= 10s
+# Histories of the simulation, and the first seed.
+SEEDS ?= 2000
+SEED ?= 1
 # Which figures: Backup, NothingChanged, Scaling, LargeMail, EqualMails.
 BENCH ?= .
 # Given to every `go test`; CI says -v, to see what was skipped.
@@ -16,7 +19,7 @@ TIMEOUT ?= 30m
 UNITS = $$($(GO) list ./... | grep -v /integration)
 
 .DEFAULT_GOAL := build
-.PHONY: help build setup demo demo-clean test check unit race integration lint bench fuzz install clean
+.PHONY: help build setup demo demo-clean test check unit race sim integration lint bench fuzz install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -33,7 +36,7 @@ demo: setup build ## a mailbox of real mail, mounted and mirrored through a real
 demo-clean: ## end what the demo started and remove it
 	@integration/demo/demo.sh clean
 
-test: setup lint race integration ## everything
+test: setup lint sim race integration ## everything
 
 check: lint ## the fast part of test: seconds, no mounts, no race detector
 	$(GO) test -short -timeout=2m $(TESTFLAGS) ./mirror/... ./remote/... ./cmd/... ./fusefs/inode ./integration/imports
@@ -43,6 +46,9 @@ unit: ## all but the end-to-end tests
 
 race: ## unit with the race detector
 	$(GO) test -race -timeout=$(TIMEOUT) $(TESTFLAGS) $(UNITS)
+
+sim: ## SEEDS simulated histories with faults, from SEED on, on all processors
+	SIM_SURVEY=$(SEEDS) SIM_SEED=$(SEED) $(GO) test -count=1 -timeout=0 -run '^TestSurvey$$' -v ./mirror/sim
 
 integration: ## end to end, on real mail and with real programs, with the race detector
 	$(GO) test -race -p 1 -timeout=$(TIMEOUT) $(TESTFLAGS) ./integration/...

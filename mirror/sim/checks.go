@@ -216,7 +216,7 @@ func difference(a, b map[string]string) error {
 	var lines []string
 	for _, k := range slices.Sorted(maps.Keys(keys)) {
 		if a[k] != b[k] {
-			lines = append(lines, fmt.Sprintf("%s: %q, %q", k, a[k], b[k]))
+			lines = append(lines, fmt.Sprintf("%s: %.300q, %.300q", k, a[k], b[k]))
 		}
 	}
 	if len(lines) == 0 {
@@ -364,7 +364,7 @@ func (c *checks) leftovers() error {
 		}
 		for _, path := range slices.Sorted(maps.Keys(img)) {
 			if !belongs(path) {
-				return fmt.Errorf("%s: left over: %s %.60s", r.name, path, img[path])
+				return fmt.Errorf("%s: left over: %s %.60q", r.name, path, img[path])
 			}
 		}
 	}

@@ -1,12 +1,15 @@
 package sim
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"dsyncfs/mirror/guard"
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
+	"dsyncfs/mirror/vfs"
 )
 
 // losses counts, for each mailbox that a replica remembers, the mails of which there is neither a file anywhere nor a witness.
@@ -22,14 +25,8 @@ func losses(r *replica) (map[mail.Name]guard.Loss, error) {
 			there[unique(f.Base)] = true
 		}
 	}
-	held, err := image(r.disk)
-	if err != nil {
+	if held, err := hasHeld(r); held || err != nil {
 		return nil, err
-	}
-	for path := range held {
-		if strings.HasPrefix(path, "tmp/dsyncfs-held-") {
-			return nil, nil // left by a crash, as witnesses
-		}
 	}
 	out := make(map[mail.Name]guard.Loss)
 	return out, r.cat.View(func(tx store.CatalogTx) error {
@@ -48,6 +45,23 @@ func losses(r *replica) (map[mail.Name]guard.Loss, error) {
 		}
 		return nil
 	})
+}
+
+// hasHeld reports whether a crash left mails that were expunged, as witnesses.
+func hasHeld(r *replica) (held bool, err error) {
+	tmp, err := r.disk.OpenDir("tmp")
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer tmp.Close()
+	err = tmp.Names(func(name string, _ vfs.Type) error {
+		held = held || strings.HasPrefix(name, "dsyncfs-held-")
+		return nil
+	})
+	return held, err
 }
 
 func unique(base string) string {

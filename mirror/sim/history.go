@@ -101,7 +101,7 @@ func Generate(seed uint64) History {
 		ops, faults = calmOps, false
 	}
 	renames := rng.IntN(4) > 0
-	n := 12 + rng.IntN(60)
+	n := 50 + rng.IntN(40)
 	for len(h.Steps) < n {
 		if rng.IntN(6) == 0 {
 			h.Steps = append(h.Steps, generateSync(rng, len(h.Replicas), faults))

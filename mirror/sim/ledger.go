@@ -31,10 +31,11 @@ func (l *ledger) fresh(size int, crlf bool) string {
 	if crlf {
 		end = "\r\n"
 	}
-	text := fmt.Sprintf("Subject: mail %d%sMessage-ID: <%d@sim>%s%s", l.n, end, l.n, end, end)
-	for i := 0; len(text) < size; i++ {
-		text += fmt.Sprintf(".line %d of mail %d%s", i, l.n, end)
+	b := fmt.Appendf(nil, "Subject: mail %d%sMessage-ID: <%d@sim>%s%s", l.n, end, l.n, end, end)
+	for i := 0; len(b) < size; i++ {
+		b = fmt.Appendf(b, ".line %d of mail %d%s", i, l.n, end)
 	}
+	text := string(b)
 	l.contents[text] = &entry{n: l.n, root: l.n}
 	return text
 }

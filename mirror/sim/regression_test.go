@@ -148,6 +148,10 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":2,"Seed":12333232863654858311,"Type":"f","Reversed":true,"Users":5,"Fault":{"What":"eintr","At":156,"Seed":13011477223233367789},"Restore":true}
 		{"Op":"sync","Side":1,"Seed":1592364102392920071,"Type":"c","Reversed":true}
 		{"Op":"sync","Side":2,"Seed":199242298774568767,"Type":"f","Fault":{"Second":true,"What":"eintr","At":30,"Seed":9440159549334810340},"Restore":true}`,
+	"a power cut that left only tmp of a Maildir that was being made forbade to make it": `
+		fs ++
+		{"Op":"sync","Side":1,"Seed":9122392702981536292,"Type":"s","Fault":{"What":"crash","At":4,"Loss":3,"Seed":6261176806971512221}}
+		{"Op":"sync","Side":1,"Seed":15239616281082679602,"Type":"f"}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // seeds is how many histories a plain run of the tests tries.
@@ -90,26 +89,6 @@ func replay(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// TestSurvey runs SIM_SURVEY histories from SIM_SEED on, for no longer than SIM_TIME seconds, and lists those that fail,
-// without making them shorter.
-func TestSurvey(t *testing.T) {
-	n := envInt(t, "SIM_SURVEY", 0)
-	first := envInt(t, "SIM_SEED", 1)
-	failed, start, limit := 0, time.Now(), time.Duration(envInt(t, "SIM_TIME", 3600))*time.Second
-	for seed := first; seed < first+n; seed++ {
-		if time.Since(start) > limit {
-			n = seed - first
-			break
-		}
-		if err := Run(t, Generate(uint64(seed))); err != nil {
-			line, _, _ := strings.Cut(err.Error(), "\n")
-			t.Errorf("seed %d: %.300s", seed, line)
-			failed++
-		}
-	}
-	t.Logf("%d of %d histories failed", failed, n)
 }
 
 // tempName is what vfs.Replace counts over the whole process.

@@ -335,7 +335,7 @@ func image(fsys vfs.FS) (map[string]string, error) {
 				return err
 			}
 			data, err := vfs.ReadFile(d, name, maxFile)
-			out[full] = fmt.Sprintf("%d %s %q", info.Ino, info.Mtime, data)
+			out[full] = fmt.Sprintf("%d %s ", info.Ino, info.Mtime) + string(data)
 			return err
 		})
 	}

@@ -5,9 +5,12 @@ import (
 	"dsyncfs/mirror/store"
 )
 
-// cursorChunk is how many records are read in one transaction: a transaction must not stay open while the caller does what
-// it likes, for example an Update.
-const cursorChunk = 1024
+// cursorChunk is how many records are read in one transaction at most: a transaction must not stay open while the caller does
+// what it likes, for example an Update. The first ones are smaller, as most mailboxes are.
+const (
+	cursorChunk      = 1024
+	firstCursorChunk = 64
+)
 
 // cursor reads the messages of a mailbox by ascending UID, a chunk per transaction.
 type cursor struct {
@@ -15,11 +18,12 @@ type cursor struct {
 	box   mail.MailboxGUID
 	after mail.UID
 	end   bool
+	size  int // of the next chunk
 	chunk []store.MessageRecord
 }
 
 func newCursor(cat store.Catalog, box mail.MailboxGUID, after mail.UID) *cursor {
-	return &cursor{cat: cat, box: box, after: after}
+	return &cursor{cat: cat, box: box, after: after, size: firstCursorChunk}
 }
 
 // next returns the next record; ok is false at the end.
@@ -38,19 +42,20 @@ func (c *cursor) next() (r store.MessageRecord, ok bool, err error) {
 }
 
 func (c *cursor) fill() error {
-	buf := make([]store.MessageRecord, 0, cursorChunk)
+	buf := make([]store.MessageRecord, 0, c.size)
 	err := c.cat.View(func(tx store.CatalogTx) error {
 		for r, err := range tx.Messages(c.box, c.after) {
 			if err != nil {
 				return err
 			}
-			if buf = append(buf, r); len(buf) == cursorChunk {
+			if buf = append(buf, r); len(buf) == c.size {
 				return nil
 			}
 		}
 		return nil
 	})
-	c.chunk, c.end = buf, len(buf) < cursorChunk
+	c.chunk, c.end = buf, len(buf) < c.size
+	c.size = min(2*c.size, cursorChunk)
 	return err
 }
 

@@ -98,11 +98,12 @@ func (o *Options) setDefaults() {
 	}
 }
 
-// checkRoot refuses a root that is no Maildir, so that an unmounted disk is not taken for an empty account.
+// checkRoot refuses a root that is no Maildir, so that an unmounted disk is not taken for an empty account. A tmp alone is
+// what a power cut may leave of a Maildir that was being made, and like nothing at all.
 func (s *Store) checkRoot() error {
 	empty, isMaildir := true, false
 	err := s.root.Names(func(name string, typ vfs.Type) error {
-		empty = false
+		empty = empty && name == "tmp" && typ != vfs.Regular
 		switch {
 		case name == "cur" || name == "new" || name == uidlistName || name == subscriptionsName || name == "dovecot-uidvalidity":
 			isMaildir = true

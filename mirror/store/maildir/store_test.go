@@ -230,9 +230,15 @@ func TestOpenRefusesWhatIsNoMaildir(t *testing.T) {
 		{"an empty directory", func() {}, false, store.ErrLocation},
 		{"an empty directory that may become one", func() {}, true, nil},
 		{"a Maildir", func() {}, false, nil},
+		{"what a power cut left of a Maildir", func() {
+			must(t, os.RemoveAll(filepath.Join(a.root, "cur")))
+			must(t, os.RemoveAll(filepath.Join(a.root, "new")))
+		}, false, store.ErrLocation},
+		{"what a power cut left of a Maildir, to be made", func() {}, true, nil},
 		{"other files", func() {
 			must(t, os.RemoveAll(filepath.Join(a.root, "cur")))
 			must(t, os.RemoveAll(filepath.Join(a.root, "new")))
+			must(t, os.WriteFile(filepath.Join(a.root, "file"), nil, 0o600))
 		}, true, store.ErrLocation},
 		{"a directory like notmuch's", func() { must(t, os.MkdirAll(filepath.Join(a.root, ".notmuch/xapian"), 0o700)) }, false, store.ErrLocation},
 		{"only a subfolder", func() { must(t, os.MkdirAll(filepath.Join(a.root, ".Work/cur"), 0o700)) }, false, nil},

@@ -16,8 +16,8 @@ func newServed(t *testing.T, format string) *served { return &served{pair: newPa
 
 // remote is the command that doveadm runs.
 func (p *served) remote(options ...string) []string {
-	words := []string{"env", "XDG_STATE_HOME=" + p.Path("state"), "XDG_CONFIG_HOME=" + p.Path("config"), "XDG_RUNTIME_DIR=" + p.Path("run"),
-		harness.Binary(p.t), "-o", "mail_location=" + p.ours.maildir().Location()}
+	words := append([]string{"env"}, p.Vars()...)
+	words = append(words, harness.Binary(p.t), "-o", "mail_location="+p.ours.maildir().Location())
 	return append(append(words, options...), "dsync-server")
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,6 +98,14 @@ func (e *Env) Command(ctx context.Context, program string, args ...string) *exec
 
 // Setenv gives the programs of this environment one more variable.
 func (e *Env) Setenv(name, value string) { e.vars = append(e.vars, name+"="+value) }
+
+// Vars are what a program that starts with an empty environment needs to run dsyncfs in this one, as NAME=VALUE: where state
+// and settings are, and what the race detector does, which else makes every run a second longer.
+func (e *Env) Vars() []string {
+	return slices.DeleteFunc(slices.Clone(e.vars), func(v string) bool {
+		return !strings.HasPrefix(v, "XDG_") && !strings.HasPrefix(v, "GORACE=") && !strings.HasPrefix(v, marker+"=")
+	})
+}
 
 // Result is how a run of dsyncfs ended.
 type Result struct {

@@ -70,7 +70,7 @@ func Judge(losses []Loss, p Policy) error {
 		case c == 0:
 		case (c == All || c == Gone) && l.Known < emptied:
 			small = append(small, Stop{Loss: l, Cause: c})
-			smallMails += l.Known
+			smallMails += l.Missing
 		default:
 			stops = append(stops, Stop{Loss: l, Cause: c})
 		}

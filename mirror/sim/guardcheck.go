@@ -12,9 +12,15 @@ import (
 	"dsyncfs/mirror/vfs"
 )
 
+// loss is what is gone of a mailbox, without a witness.
+type loss struct {
+	guard.Loss
+	strange bool // none of its mails is in the mailbox that has its name
+}
+
 // losses counts, for each mailbox that a replica remembers, the mails of which there is neither a file anywhere nor a witness.
 // Like the store it knows a mail by the part of its name before the first comma.
-func losses(r *replica) (map[mail.Name]guard.Loss, error) {
+func losses(r *replica) (map[mail.Name]loss, error) {
 	a, err := readAccount(r.disk, r.layout)
 	if err != nil {
 		return nil, err
@@ -28,18 +34,20 @@ func losses(r *replica) (map[mail.Name]guard.Loss, error) {
 	if held, err := hasHeld(r); held || err != nil {
 		return nil, err
 	}
-	out := make(map[mail.Name]guard.Loss)
+	out := make(map[mail.Name]loss)
 	return out, r.cat.View(func(tx store.CatalogTx) error {
 		for rec, err := range tx.Mailboxes() {
 			if err != nil {
 				return err
 			}
-			l := guard.Loss{Mailbox: rec.Name, Known: int(rec.Status.Messages), Gone: a.box(rec.Name) == nil}
+			b := a.box(rec.Name)
+			l := loss{Loss: guard.Loss{Mailbox: rec.Name, Known: int(rec.Status.Messages), Gone: b == nil}, strange: true}
 			for m := range tx.Messages(rec.Status.GUID, 0) {
 				f, _ := mail.ParseFileName(m.File[len("cur/"):])
 				if !there[unique(f.Base)] && !r.saw(rec.Name, f.Base) && !r.saw(rec.Name, "") {
 					l.Missing++
 				}
+				l.strange = l.strange && (b == nil || b.file(f.Base) == nil)
 			}
 			out[rec.Name] = l
 		}
@@ -96,8 +104,8 @@ func justified(r *replica, stopped *guard.Error) error {
 		if s.Missing > l.Missing {
 			return fmt.Errorf("%s: the guard says that %d mails of %q are gone without a witness, but only %d are", r.name, s.Missing, string(s.Mailbox), l.Missing)
 		}
-		l.Gone = l.Gone || s.Gone && l.Missing == l.Known // another one has its name
-		own = append(own, l)
+		l.Gone = l.Gone || s.Gone && l.strange
+		own = append(own, l.Loss)
 	}
 	if guard.Judge(own, policy) == nil {
 		return fmt.Errorf("%s: the guard stopped a sync without need: %v", r.name, stopped)

@@ -152,6 +152,16 @@ var regressions = map[string]string{
 		fs ++
 		{"Op":"sync","Side":1,"Seed":9122392702981536292,"Type":"s","Fault":{"What":"crash","At":4,"Loss":3,"Seed":6261176806971512221}}
 		{"Op":"sync","Side":1,"Seed":15239616281082679602,"Type":"f"}`,
+	"a mail that was written in the place of another took over its GUID when the uidlist was made anew": `
+		++ ++
+		{"Op":"deliver","Side":0,"Seed":13707384008367365735}
+		{"Op":"create","Side":0,"Seed":12123645933733551944}
+		{"Op":"sync","Side":1,"Seed":7867002387506085235,"Type":"f","Restore":true}
+		{"Op":"resetguid","Side":1,"Seed":13979979095859759381}
+		{"Op":"edit","Side":1,"Seed":1777227254021303303}
+		{"Op":"sync","Side":1,"Seed":12184757568326953293,"Type":"c","Reversed":true,"Fault":{"Second":true,"What":"crash","At":24,"Seed":7412233072470452685}}
+		{"Op":"resetguid","Side":1,"Seed":8578052400117876232}
+		{"Op":"copy","Side":0,"Seed":1100564569807500563}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -246,9 +246,29 @@ func (r *replica) options(peer *replica) brain.Options {
 	return brain.Options{
 		Hostname: r.name, Side: r.name, PeerName: peer.name, Guard: policy,
 		Now:     func() int64 { return r.now().Unix() },
-		Logger:  slog.New(slog.DiscardHandler),
+		Logger:  r.logger(),
 		Witness: r.saw,
 	}
+}
+
+// logger writes to the course of a simulation that shows everything.
+func (r *replica) logger() *slog.Logger {
+	if !Verbose {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(noteWriter{r}, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
+type noteWriter struct{ r *replica }
+
+func (n noteWriter) Write(p []byte) (int, error) {
+	n.r.w.note("  %s: %s", n.r.name, strings.TrimSpace(string(p)))
+	return len(p), nil
 }
 
 // saw is the witness of the replica's mount.

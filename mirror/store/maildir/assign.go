@@ -190,8 +190,13 @@ func (b *boxScan) copyLines(w *uidlistWriter) error {
 		if err != nil {
 			return err
 		}
-		if i := b.files.find(row.base); i >= 0 && b.files.entries[i].uid != row.uid {
-			continue
+		if i := b.files.find(row.base); i >= 0 {
+			if b.files.entries[i].uid != row.uid {
+				continue
+			}
+			if id, lost := b.restored[i]; lost {
+				row.fields = withFields(row.fields, id.fields())
+			}
 		}
 		if err := w.write(row.uid, row.fields, row.base); err != nil {
 			return err

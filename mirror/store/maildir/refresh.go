@@ -137,8 +137,15 @@ func (r *refresh) look(ctx context.Context) error {
 		if !r.isWanted(p.name) {
 			continue
 		}
-		if err := r.lookAt(p); err != nil {
+		still, err := r.lookAt(p)
+		if err != nil {
 			return err
+		}
+		if !still {
+			delete(r.places, p.name)
+			if r.s.o.Layout == FS {
+				tree.levels = append(tree.levels, p.name)
+			}
 		}
 	}
 	return r.s.refreshLevels(tree.levels, r.o.Mailboxes != nil, &r.w)
@@ -177,31 +184,35 @@ func (r *refresh) isWanted(n mail.Name) bool {
 	return ok
 }
 
-// lookAt costs an open and four stats for a mailbox that did not change.
-func (r *refresh) lookAt(p place) error {
+// lookAt costs an open and four stats for a mailbox that did not change. It returns false for what only has the name of one
+// that was known, like the parent of a new mailbox after a rename.
+func (r *refresh) lookAt(p place) (still bool, err error) {
 	dir, err := r.s.fs.OpenDir(p.dir)
 	if err != nil {
-		return fmt.Errorf("look at mailbox %q: %w", string(p.name), err)
+		return false, fmt.Errorf("look at mailbox %q: %w", string(p.name), err)
 	}
 	defer dir.Close()
 	l := &look{place: p}
 	if l.now, err = takeSignature(dir); err != nil {
-		return fmt.Errorf("look at mailbox %q: %w", string(p.name), err)
+		return false, fmt.Errorf("look at mailbox %q: %w", string(p.name), err)
+	}
+	if p.dir != "" && l.now.cur.ino == 0 && l.now.list.ino == 0 && !hasMailboxMarks(dir) {
+		return false, nil
 	}
 	rec, known := r.byName[p.name]
 	if known {
 		l.rec, l.old = &rec, decodeSignature(rec.Signature)
 		if !r.o.Full && l.old.trusted(l.now) {
-			return nil
+			return true, nil
 		}
 	}
 	if !known || l.now.list != l.old.list {
 		if l.header, err = readHeader(dir); err != nil {
-			return err
+			return false, err
 		}
 	}
 	r.looks = append(r.looks, l)
-	return nil
+	return true, nil
 }
 
 // readHeader reads only the first line of a uidlist, nil if there is no file.

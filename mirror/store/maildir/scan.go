@@ -17,16 +17,6 @@ const (
 	markKnown             // the catalog has it
 )
 
-// identity is what a mail brings along that its file does not say.
-type identity struct {
-	guid  mail.GUID
-	uidl  string
-	order uint32
-	saved int64
-
-	keywords mail.Keywords // those without a letter in the file name
-}
-
 // boxScan is the scan of one mailbox. The lock is held from open to close.
 type boxScan struct {
 	r   *refresh
@@ -50,8 +40,11 @@ type boxScan struct {
 	rewrite   bool               // the uidlist cannot just be appended to
 	isNew     bool               // the catalog knows nothing of the messages
 	inherited map[int32]identity // by entry: of files that get a new UID
+	kin       map[int32]identity // by entry: of mails with a GUID of their own whose UIDVALIDITY changed
+	restored  map[int32]identity // by entry: what their lines of the uidlist have lost
 	missing   []missingMail      // known and not there
 	fresh     []int32            // files that the catalog did not have
+	listed    bool               // some of these had lines in the uidlist
 	hurry     bool               // something moved while we looked: look again next time
 }
 
@@ -287,15 +280,14 @@ func (b *boxScan) listedOnly(row uidRecord) error {
 	if i < 0 {
 		return nil
 	}
-	id := identity{guid: keepableGUID(row.guid())}
-	id.uidl, _ = row.field('P')
-	id.order = parseOrder(row)
+	id := b.identityAt(i, row, b.kin[i])
 	if !b.isNew && row.uid < b.rec.Status.UIDNext {
 		// Its expunge was seen and told to others, so it comes back as another message (as in Dovecot: "expunged message
 		// reappeared").
 		b.renew(i, id)
 		return nil
 	}
+	b.listed = true
 	return b.add(i, row.uid, id, virtualOf(row))
 }
 
@@ -324,7 +316,7 @@ func (b *boxScan) knownOnly(r store.MessageRecord) error {
 	}
 	if b.files.entries[i].uid == 0 {
 		if _, ok := b.inherited[i]; !ok {
-			b.inherited[i] = identity{guid: r.GUID, uidl: r.POP3UIDL, order: r.POP3Order, saved: r.Saved}
+			b.inherited[i] = identityIn(r)
 		}
 		if r.UID >= b.listNext && b.files.entries[i].mark&markDrop == 0 {
 			b.files.entries[i].uid = r.UID
@@ -343,9 +335,13 @@ func (b *boxScan) listedAndKnown(row uidRecord, r store.MessageRecord) error {
 		return b.knownOnly(r)
 	}
 	b.files.entries[i].mark |= markKnown
-	changed := false
-	if b.sig.list.ino != b.old.list.ino || baseOf(r.File) != string(row.base) {
-		changed = b.sameIdentity(row, &r)
+	changed, same := false, baseOf(r.File) == string(row.base)
+	if b.sig.list.ino != b.old.list.ino || !same {
+		was := identity{}
+		if same {
+			was = identityIn(r)
+		}
+		changed = b.sameIdentity(b.identityAt(i, row, was), &r)
 	}
 	if b.r.o.Full {
 		replaced, err := b.replacedInPlace(i, r)
@@ -354,22 +350,6 @@ func (b *boxScan) listedAndKnown(row uidRecord, r store.MessageRecord) error {
 		}
 	}
 	return b.update(i, r, changed)
-}
-
-// sameIdentity takes over what another program changed in a line of the uidlist and reports whether it did.
-func (b *boxScan) sameIdentity(row uidRecord, r *store.MessageRecord) bool {
-	guid := keepableGUID(row.guid())
-	uidl, _ := row.field('P')
-	order := parseOrder(row)
-	if guid == r.GUID && uidl == r.POP3UIDL && order == r.POP3Order {
-		return false
-	}
-	if guid != r.GUID {
-		// Nothing in the log can say this, so whoever wants to know must compare everything.
-		b.cutLog()
-	}
-	r.GUID, r.POP3UIDL, r.POP3Order = guid, uidl, order
-	return true
 }
 
 // cutLog makes the log begin after everything that was told so far.
@@ -507,21 +487,6 @@ func (b *boxScan) confirmMissing(ctx context.Context) error {
 	return nil
 }
 
-func parseOrder(row uidRecord) uint32 {
-	text, ok := row.field('O')
-	if !ok {
-		return 0
-	}
-	var n uint64
-	for _, c := range []byte(text) {
-		if c < '0' || c > '9' || n > 1<<32 {
-			return 0
-		}
-		n = n*10 + uint64(c-'0')
-	}
-	return uint32(min(n, 1<<32-1))
-}
-
 // virtualOf returns the virtual size that a line of the uidlist gives, -1 if none.
 func virtualOf(row uidRecord) int64 {
 	text, ok := row.field('W')
@@ -566,7 +531,7 @@ func (b *boxScan) add(i int32, uid mail.UID, id identity, virtual int64) error {
 }
 
 // syncFresh makes what is told to others from now on durable. Not all who deliver do: a mail that the other side has and that
-// a power cut takes here would look like one that a user removed.
+// a power cut takes here would look like one that a user removed, and its UID would come again if the line was lost.
 func (b *boxScan) syncFresh() error {
 	if len(b.fresh) == 0 || b.r.o.DryRun {
 		return nil
@@ -574,6 +539,11 @@ func (b *boxScan) syncFresh() error {
 	if len(b.fresh) > smallBatch {
 		b.r.syncAll = true
 		return nil
+	}
+	if b.listed {
+		if err := b.list.f.Sync(); err != nil {
+			return err
+		}
 	}
 	for _, i := range b.fresh {
 		dir := b.d.new

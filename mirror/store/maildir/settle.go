@@ -174,6 +174,7 @@ func (b *boxScan) countMissing() (n int, err error) {
 // so that the next refresh goes on here.
 func (b *boxScan) dropMessages() error {
 	box := b.rec.Status.GUID
+	b.kin = make(map[int32]identity)
 	b.r.w.progress = func() store.MailboxRecord { return b.rec }
 	defer func() { b.r.w.progress = nil }()
 	for c := newCursor(b.s.cat, box, 0); ; {
@@ -190,8 +191,12 @@ func (b *boxScan) dropMessages() error {
 		}
 		// This is the last chance to see that the file is not that mail any more.
 		if i := b.files.find([]byte(baseOf(r.File))); i >= 0 {
-			if _, err := b.renewReplaced(i, r); err != nil {
+			replaced, err := b.renewReplaced(i, r)
+			if err != nil {
 				return err
+			}
+			if !replaced && string(r.GUID) != baseOf(r.File) {
+				b.kin[i] = identityIn(r)
 			}
 		}
 	}

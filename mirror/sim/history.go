@@ -119,7 +119,18 @@ func Generate(seed uint64) History {
 			// of one mailbox chase each other round.
 			op = "wait"
 		}
-		h.Steps = append(h.Steps, Step{Op: op, Side: rng.IntN(len(h.Replicas)), Seed: rng.Uint64()})
+		side := rng.IntN(len(h.Replicas))
+		if renames && len(h.Replicas) > 2 {
+			// Two mailboxes of one name become one with one GUID. A third replica that has the other one still knows it by the
+			// name, and not by a new one.
+			switch op {
+			case "create":
+				side = 0
+			case "delete", "recreate":
+				op = "deliver"
+			}
+		}
+		h.Steps = append(h.Steps, Step{Op: op, Side: side, Seed: rng.Uint64()})
 	}
 	return h
 }

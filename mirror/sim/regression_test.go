@@ -162,6 +162,43 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":12184757568326953293,"Type":"c","Reversed":true,"Fault":{"Second":true,"What":"crash","At":24,"Seed":7412233072470452685}}
 		{"Op":"resetguid","Side":1,"Seed":8578052400117876232}
 		{"Op":"copy","Side":0,"Seed":1100564569807500563}`,
+	"a copy that took the name of a mail that went from another mailbox took over its GUID": `
+		++ fs ++
+		{"Op":"create","Side":1,"Seed":12678757161319978137}
+		{"Op":"create","Side":1,"Seed":1450984520732128475}
+		{"Op":"deliver","Side":1,"Seed":12468744764049868449}
+		{"Op":"deliver","Side":1,"Seed":1561129500045272551}
+		{"Op":"sync","Side":1,"Seed":8204127158827726815,"Type":"s","Reversed":true}
+		{"Op":"sync","Side":2,"Seed":2384693699509124612,"Type":"s","Users":6}
+		{"Op":"edit","Side":0,"Seed":2048535192902672974}
+		{"Op":"sync","Side":1,"Seed":16165991022401378108,"Type":"s","Reversed":true,"Users":3}
+		{"Op":"copy","Side":0,"Seed":14052843898841077122}
+		{"Op":"expunge","Side":0,"Seed":8644078007670088185}`,
+	"the parent of a new mailbox was taken for the one that had its name before a rename": `
+		++ fs
+		{"Op":"create","Side":0,"Seed":7054803806952704048}
+		{"Op":"create","Side":0,"Seed":9643366882057104044}
+		{"Op":"create","Side":0,"Seed":14900482800062283897}
+		{"Op":"sync","Side":1,"Seed":2327977581216184410,"Type":"f"}
+		{"Op":"rename","Side":1,"Seed":7490502194400002154}
+		{"Op":"create","Side":1,"Seed":16614514994307749954}`,
+	"the guard counted mails of a small mailbox that were seen going": `
+		fs ++
+		{"Op":"create","Side":1,"Seed":8867268056453989138}
+		{"Op":"burst","Side":1,"Seed":5031300347461417606}
+		{"Op":"sync","Side":1,"Seed":426807757673067668,"Type":"s","Users":1}
+		{"Op":"move","Side":0,"Seed":17675617208979368276}
+		{"Op":"recreate","Side":0,"Seed":10006420429564824826}
+		{"Op":"sync","Side":1,"Seed":15376760239119481704,"Type":"s","Reversed":true,"Restore":true}`,
+	"a line of the uidlist whose sync had failed was told to others and lost by a power cut": `
+		++ ++
+		{"Op":"create","Side":0,"Seed":4733453853746999904}
+		{"Op":"deliver","Side":1,"Seed":8035130985870780282}
+		{"Op":"sync","Side":1,"Seed":5347173616570671069,"Type":"s"}
+		{"Op":"copy","Side":1,"Seed":5844770036603531978}
+		{"Op":"sync","Side":1,"Seed":11084874105119872460,"Type":"f","Reversed":true,"Fault":{"What":"eio","At":4,"Seed":7709335766222532046}}
+		{"Op":"sync","Side":1,"Seed":16955574023690380799,"Type":"f","Reversed":true}
+		{"Op":"crash","Side":1,"Seed":8894110834150215106}`,
 }
 
 func TestRegressions(t *testing.T) {

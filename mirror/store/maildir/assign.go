@@ -60,12 +60,16 @@ func (b *boxScan) unlisted() ([]int32, error) {
 		if b.files.entries[i].uid != 0 {
 			continue
 		}
-		_, there, err := b.stat(int32(i))
+		info, there, err := b.stat(int32(i))
 		if err != nil {
 			return nil, err
 		}
-		if there {
-			fresh = append(fresh, int32(i))
+		if !there {
+			continue
+		}
+		fresh = append(fresh, int32(i))
+		if m, ok := b.r.moved[moveKey(b.files.base(int32(i)))]; ok && m.size == info.Size && m.received == info.Mtime.Unix() {
+			b.came[int32(i)] = m
 		}
 	}
 	slices.SortFunc(fresh, func(x, y int32) int {
@@ -83,7 +87,7 @@ func (b *boxScan) identityOf(i int32) identity {
 	if id, ok := b.inherited[i]; ok && storableGUID(id.guid) {
 		return id
 	}
-	if m, ok := b.r.moved[moveKey(base)]; ok && storableGUID(m.guid) {
+	if m, ok := b.came[i]; ok && storableGUID(m.guid) {
 		return identity{guid: m.guid, saved: m.saved, keywords: m.keywords}
 	}
 	return identity{guid: guidOfBase(base)}
@@ -97,7 +101,7 @@ func (b *boxScan) translateKeywords(fresh []int32) error {
 	added := false
 	var wrong []int32
 	for _, i := range fresh {
-		m, ok := b.r.moved[moveKey(b.files.base(i))]
+		m, ok := b.came[i]
 		if !ok {
 			continue
 		}
@@ -123,7 +127,7 @@ func (b *boxScan) translateKeywords(fresh []int32) error {
 	defer ns.Close()
 	for _, i := range wrong {
 		f, _ := mail.ParseFileName(string(b.files.name(i)))
-		f.Letters, f.HasInfo = table.letters(b.r.moved[moveKey(b.files.base(i))].keywords), true
+		f.Letters, f.HasInfo = table.letters(b.came[i].keywords), true
 		from, name := ns.of(b.files.file(i))
 		if from == nil || ns.cur == nil {
 			continue

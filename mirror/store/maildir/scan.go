@@ -36,22 +36,23 @@ type boxScan struct {
 	header    uidHeader
 	listNext  mail.UID // effective next UID of the file
 	next      mail.UID
-	kept      []int32            // files that are not in the uidlist and keep the UID that the catalog knows, by UID
-	rewrite   bool               // the uidlist cannot just be appended to
-	isNew     bool               // the catalog knows nothing of the messages
-	inherited map[int32]identity // by entry: of files that get a new UID
-	kin       map[int32]identity // by entry: of mails with a GUID of their own whose UIDVALIDITY changed
-	restored  map[int32]identity // by entry: what their lines of the uidlist have lost
-	missing   []missingMail      // known and not there
-	fresh     []int32            // files that the catalog did not have
-	listed    bool               // some of these had lines in the uidlist
-	hurry     bool               // something moved while we looked: look again next time
+	kept      []int32             // files that are not in the uidlist and keep the UID that the catalog knows, by UID
+	rewrite   bool                // the uidlist cannot just be appended to
+	isNew     bool                // the catalog knows nothing of the messages
+	inherited map[int32]identity  // by entry: of files that get a new UID
+	came      map[int32]movedMail // by entry: of fresh files that were in another mailbox
+	kin       map[int32]identity  // by entry: of mails with a GUID of their own whose UIDVALIDITY changed
+	restored  map[int32]identity  // by entry: what their lines of the uidlist have lost
+	missing   []missingMail       // known and not there
+	fresh     []int32             // files that the catalog did not have
+	listed    bool                // some of these had lines in the uidlist
+	hurry     bool                // something moved while we looked: look again next time
 }
 
 // scan looks at one mailbox. again asks to be called again after the others. Before the guard has spoken (final is false)
 // nothing that is missing is recorded, and a mailbox whose identity is in doubt is left as it is.
 func (r *refresh) scan(ctx context.Context, l *look, final bool) (again bool, err error) {
-	b := &boxScan{r: r, s: r.s, l: l, old: l.old, inherited: make(map[int32]identity)}
+	b := &boxScan{r: r, s: r.s, l: l, old: l.old, inherited: make(map[int32]identity), came: make(map[int32]movedMail)}
 	if err := b.open(ctx); err != nil {
 		return false, err
 	}
@@ -210,13 +211,15 @@ type movedMail struct {
 	guid     mail.GUID
 	saved    int64
 	keywords mail.Keywords
+
+	size, received int64 // what tells it from a copy of another mail that had its name
 }
 
 // noteMoved remembers a mail that went away, if its file name does not say everything.
 func (b *boxScan) noteMoved(r store.MessageRecord) {
 	base := baseOf(r.File)
 	if string(r.GUID) != base || len(r.Keywords) > 0 || r.Saved != 0 {
-		b.r.moved[moveKey([]byte(base))] = movedMail{guid: r.GUID, saved: r.Saved, keywords: r.Keywords}
+		b.r.moved[moveKey([]byte(base))] = movedMail{guid: r.GUID, saved: r.Saved, keywords: r.Keywords, size: r.Size, received: r.Received}
 	}
 }
 

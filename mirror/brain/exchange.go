@@ -301,14 +301,19 @@ func (x *exchange) settle(theirs *item.State) error {
 
 // finish adds up what the exchange did.
 func (x *exchange) finish() {
-	x.r.boxesDone++
 	x.r.out.Sent += x.sent
 	x.r.out.Add(x.incoming.outcome)
 	if x.sent > 0 {
 		x.r.out.Changed = true
 	}
-	if x.r.Progress != nil {
-		x.r.Progress.Mailbox(x.mb.Name(), x.r.boxesDone, x.r.boxesTotal)
+	x.r.compared(x.mb.Name())
+}
+
+// compared counts a mailbox that is done.
+func (r *round) compared(name mail.Name) {
+	r.boxesDone++
+	if r.Progress != nil {
+		r.Progress.Mailbox(name, r.boxesDone, r.boxesTotal)
 	}
 }
 

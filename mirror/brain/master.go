@@ -196,8 +196,10 @@ func (r *round) lastWord(it item.Item) {
 
 // finish ends the last list, makes everything durable here and hears how the slave fared.
 func (r *round) finish(ctx context.Context, live bool) error {
-	if err := r.sendNow(&item.EndOfList{}); err != nil {
-		return err
+	if !r.ended {
+		if err := r.sendNow(&item.EndOfList{}); err != nil {
+			return err
+		}
 	}
 	if err := r.carryFlags(ctx); err != nil {
 		return err
@@ -281,8 +283,11 @@ func (r *round) announceMailboxes(ctx context.Context) error {
 	}
 	r.boxesTotal = len(todo)
 	for _, box := range todo {
-		if err := r.announce(ctx, box); err != nil {
+		if err := r.visit(ctx, box); err != nil {
 			return fmt.Errorf("mailbox %s: %w", box.Name, err)
+		}
+		if r.ended {
+			break
 		}
 	}
 	return nil
@@ -297,6 +302,16 @@ func (r *round) settled(box mail.Mailbox) bool {
 		base.RemoteEpoch == r.peer.Epoch &&
 		base.UIDValidity == box.Status.UIDValidity && base.UIDValidity == node.uidValidity &&
 		base.Local == store.NumbersOf(box.Status) && base.Remote == node.numbers
+}
+
+// visit compares a mailbox, or hears that there is no need to.
+func (r *round) visit(ctx context.Context, box mail.Mailbox) error {
+	if r.untouched(box) {
+		if quiet, err := r.glance(ctx, box); err != nil || quiet {
+			return err
+		}
+	}
+	return r.announce(ctx, box)
 }
 
 func (r *round) announce(ctx context.Context, box mail.Mailbox) error {

@@ -118,6 +118,7 @@ type round struct {
 	buf        []byte
 	thorough   bool   // the own store is looked at behind everybody's back
 	stock      *stock // the other side is no dsyncfs
+	ended      bool   // the other side takes the list of mailboxes for ended
 }
 
 // remoteNode is what the other side's tree says of a mailbox.

@@ -10,6 +10,7 @@ import (
 	"dsyncfs/mirror/brain"
 	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/journal"
+	"dsyncfs/mirror/store"
 )
 
 // Timing are the intervals of an Engine. Zero fields take the defaults.
@@ -169,18 +170,33 @@ type loop struct {
 	follow   bool // one more look is due after Settle
 }
 
-// step waits, not longer than ctx, for the next reason and makes a round for it.
+// step waits, not longer than ctx, for the next reason and does what it demands.
 func (l *loop) step(ctx, work context.Context) {
 	why := l.await(ctx)
 	if ctx.Err() != nil {
 		return
 	}
-	req := l.request
-	switch {
-	case why.request != nil:
-		req = why.request.req
-	case time.Since(l.lastFull) >= l.timing.FullSync:
+	if why.request == nil && time.Since(l.lastFull) >= l.timing.FullSync {
 		why.full = true
+	}
+	agreed := why.push == nil || l.accept(work, why.push)
+	switch {
+	case l.master == nil && why.push != nil && why.request == nil:
+		// the connection was lost meanwhile
+	case !agreed || why.request != nil || why.full || l.master == nil || l.master.Woken():
+		l.byRound(work, why)
+	case why.push != nil && !why.local:
+		// that was it
+	case !l.push(work, why):
+		l.byRound(work, why)
+	}
+}
+
+// byRound makes a round for a reason.
+func (l *loop) byRound(work context.Context, why reason) {
+	req := l.request
+	if why.request != nil {
+		req = why.request.req
 	}
 	if why.full && !l.lastFull.IsZero() && l.master == nil && l.failures == 0 {
 		req.Type = item.SyncFull // a Dovecot does not tell what came to it from a third place by dsync
@@ -200,38 +216,46 @@ func (l *loop) step(ctx, work context.Context) {
 	l.follow = why.local || out.Desync || out.Undecided
 }
 
-// reason says why a round is due.
+// pushBatch is how long a change waits for others to share its push.
+const pushBatch = 2 * time.Millisecond
+
+// reason says why something is due.
 type reason struct {
 	request *syncRequest
+	push    *brain.Push // the other side tells what changed there
 	local   bool
 	full    bool
 }
 
-// await waits for a reason to make a round.
+// await waits for a reason to do something.
 func (l *loop) await(ctx context.Context) reason {
 	timer := time.NewTimer(l.pause())
 	defer timer.Stop()
-	woken, stop := l.listen(ctx)
-	defer stop()
+	told, stop := l.listen(ctx)
 	kick := l.kick
 	if l.failures > 0 {
 		kick = nil // the remote is away: what changes here is journaled, and waits
 	}
+	var why reason
 	select {
 	case <-ctx.Done():
 	case r := <-l.requests:
-		return reason{request: &r}
+		why.request = &r
 	case <-kick:
 		l.batch(ctx)
-		return reason{local: true}
-	case err := <-woken:
-		if err != nil {
-			l.lost(err)
-			return l.await(ctx)
-		}
+		why.local = true
+	case <-told:
 	case <-timer.C:
 	}
-	return reason{}
+	if word := stop(); word.err != nil {
+		l.lost(word.err)
+		if why.request == nil {
+			return l.await(ctx)
+		}
+	} else {
+		why.push = word.push
+	}
+	return why
 }
 
 // pause is how long to wait at most.
@@ -249,27 +273,39 @@ func (l *loop) pause() time.Duration {
 	return max(0, l.timing.FullSync-time.Since(l.lastFull))
 }
 
-// listen waits in the background for the other side's word. stop ends that and waits for it.
-func (l *loop) listen(ctx context.Context) (<-chan error, func()) {
+// word is what the other side said between two rounds. Neither: that it wants a round, or nothing.
+type word struct {
+	push *brain.Push
+	err  error
+}
+
+// listen waits in the background for the other side's word. The channel is closed when it came. stop ends that, waits for it and
+// returns the word.
+func (l *loop) listen(ctx context.Context) (told <-chan struct{}, stop func() word) {
 	if l.master == nil {
-		return nil, func() {}
+		return nil, func() word { return word{} }
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	woken := make(chan error, 1)
+	var w word
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, err := l.master.Idle(ctx)
-		if ctx.Err() == nil {
-			woken <- err
+		push, err := l.master.Idle(ctx)
+		if err == nil || ctx.Err() == nil {
+			w = word{push, err}
 		}
 	}()
-	return woken, func() { cancel(); <-done }
+	return done, func() word { cancel(); <-done; return w }
 }
 
-// batch lets changes that come close together share a round.
+// batch lets changes that come close together share a round. A push is cheap, and what changes while one is under way shares
+// the next.
 func (l *loop) batch(ctx context.Context) {
-	t := time.NewTimer(l.timing.Batch)
+	d := l.timing.Batch
+	if l.master != nil {
+		d = min(d, pushBatch)
+	}
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
@@ -320,6 +356,47 @@ func (l *loop) one(ctx context.Context, req brain.Request) (brain.Outcome, error
 		l.disconnect()
 	}
 	return out, l.witness.end(mark)
+}
+
+// push tells the other side what changed here. Not done: it takes a round.
+func (l *loop) push(ctx context.Context, why reason) (done bool) {
+	l.master.Hurry = false
+	ticket, mark := l.begin(), l.witness.begin()
+	var verdict brain.Verdict
+	out, err := l.pair.with(ctx, func(s store.Store) (out brain.Outcome, err error) {
+		verdict, out, err = l.master.Push(ctx, s)
+		return out, err
+	})
+	switch {
+	case err == nil && verdict == brain.NeedRound:
+		l.abandon(ticket)
+		return false
+	case err == nil:
+		ticket.silent = verdict == brain.Settled
+		err = l.witness.end(mark)
+	}
+	if err != nil {
+		l.lost(err)
+	}
+	l.end(ticket, out, err)
+	l.follow = why.local || out.Undecided
+	return true
+}
+
+// accept takes what the other side pushed. Not agreed: it takes a round.
+func (l *loop) accept(ctx context.Context, p *brain.Push) (agreed bool) {
+	start := time.Now()
+	var verdict brain.Verdict
+	out, err := l.pair.with(ctx, func(s store.Store) (out brain.Outcome, err error) {
+		verdict, out, err = l.master.Accept(ctx, s, p)
+		return out, err
+	})
+	l.count(out, start)
+	if err != nil {
+		l.lost(err)
+	}
+	l.follow = l.follow || out.Undecided
+	return err == nil && verdict == brain.Taken
 }
 
 func (l *loop) connect(ctx context.Context) error {

@@ -63,8 +63,13 @@ func (p Pair) round(ctx context.Context, req brain.Request) (out brain.Outcome, 
 	return p.roundWith(ctx, m, req)
 }
 
-// roundWith opens the local store for one round of m.
-func (p Pair) roundWith(ctx context.Context, m *brain.Master, req brain.Request) (out brain.Outcome, err error) {
+// roundWith makes one round of m.
+func (p Pair) roundWith(ctx context.Context, m *brain.Master, req brain.Request) (brain.Outcome, error) {
+	return p.with(ctx, func(s store.Store) (brain.Outcome, error) { return m.Round(ctx, s, req) })
+}
+
+// with opens the local store for f.
+func (p Pair) with(ctx context.Context, f func(store.Store) (brain.Outcome, error)) (out brain.Outcome, err error) {
 	s, err := p.Open(ctx)
 	if err != nil {
 		return out, err
@@ -74,5 +79,5 @@ func (p Pair) roundWith(ctx context.Context, m *brain.Master, req brain.Request)
 			err = errors.Join(err, fmt.Errorf("closing the local store: %w", cerr))
 		}
 	}()
-	return m.Round(ctx, s, req)
+	return f(s)
 }

@@ -68,6 +68,7 @@ type roundStart struct {
 	number uint64
 	at     time.Time
 	before State
+	silent bool // it turned out that there was nothing to say
 }
 
 // end notes how a round went and wakes who waits for it.
@@ -76,16 +77,16 @@ func (e *Engine) end(start roundStart, out brain.Outcome, err error) {
 	defer e.mu.Unlock()
 	s := &e.status
 	s.Peer = cmp.Or(out.Peer, s.Peer)
-	s.Added += out.Added
-	s.Sent += out.Sent
-	s.Flags += out.Flags
-	s.Expunged += out.Expunged
+	e.add(out, start.at)
 	if err == nil {
 		now := time.Now()
 		e.ended = start.number
 		s.State, s.Error, s.Cause, s.ErrorAt = StateInSync, "", nil, time.Time{}
 		s.Rounds++
-		s.LastRound, s.LastHeard = now, now
+		s.LastRound = now
+		if !start.silent {
+			s.LastHeard = now
+		}
 		s.LastTook = now.Sub(start.at).Seconds()
 		if start.before == StateOffline {
 			e.log.Info("the remote is back")
@@ -93,9 +94,33 @@ func (e *Engine) end(start roundStart, out brain.Outcome, err error) {
 	}
 	close(e.turn)
 	e.turn = make(chan struct{})
-	if err == nil && (out.Added+out.Sent+out.Flags+out.Expunged > 0 || out.Changed) {
+}
+
+// abandon undoes begin: what began goes on as a round.
+func (e *Engine) abandon(start roundStart) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.status.State = start.before
+}
+
+// count adds what the other side pushed.
+func (e *Engine) count(out brain.Outcome, start time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.status.LastHeard = time.Now()
+	e.add(out, start)
+}
+
+// add adds up what was done and logs it.
+func (e *Engine) add(out brain.Outcome, start time.Time) {
+	s := &e.status
+	s.Added += out.Added
+	s.Sent += out.Sent
+	s.Flags += out.Flags
+	s.Expunged += out.Expunged
+	if out.Added+out.Sent+out.Flags+out.Expunged > 0 || out.Changed {
 		e.log.Info("synced", "added", out.Added, "sent", out.Sent, "flags", out.Flags, "expunged", out.Expunged,
-			"dur", time.Since(start.at).Round(time.Millisecond))
+			"dur", time.Since(start).Round(time.Millisecond))
 	}
 }
 

@@ -14,11 +14,19 @@ import (
 	"dsyncfs/mirror/store"
 )
 
-// receiveChanges hears what the other side has and plans what to do about it.
+// receiveChanges hears what the other side has, plans what to do about it and finds out which bodies are here already.
 func (x *exchange) receiveChanges(ctx context.Context) error {
 	if x.r.h.Verify {
 		return x.compare(ctx)
 	}
+	if err := x.planChanges(ctx); err != nil {
+		return err
+	}
+	return x.incoming.findElsewhere(ctx)
+}
+
+// planChanges hears what the other side has and plans what to do about it.
+func (x *exchange) planChanges(ctx context.Context) error {
 	var records iter.Seq2[*item.Change, error] = x.incomingChanges(ctx)
 	if x.alignment == alignOwn {
 		kept, err := x.align(ctx, records)
@@ -59,7 +67,7 @@ func (x *exchange) receiveChanges(ctx context.Context) error {
 		}
 		plan = merge.Plan{LastCommon: plan.LastCommon}
 	}
-	return x.incoming.begin(ctx, x, plan)
+	return x.incoming.begin(x, plan)
 }
 
 // incomingChanges yields the list as it comes in.

@@ -77,8 +77,8 @@ func (in *incoming) uidValidity(own *item.Mailbox) mail.UIDValidity {
 	return own.UIDValidity
 }
 
-// begin takes the plan and finds out which bodies are here already.
-func (in *incoming) begin(ctx context.Context, x *exchange, p merge.Plan) error {
+// begin takes the plan.
+func (in *incoming) begin(x *exchange, p merge.Plan) error {
 	in.x, in.plan = x, p
 	if err := in.judge(); err != nil {
 		return err
@@ -101,7 +101,7 @@ func (in *incoming) begin(ctx context.Context, x *exchange, p merge.Plan) error 
 			in.chooseSource(a, int32(i))
 		}
 	}
-	return in.findElsewhere(ctx)
+	return nil
 }
 
 // judge asks the deletion guard about expunges that nobody saw. In a backup that was made before, what came into the

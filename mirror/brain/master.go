@@ -24,13 +24,15 @@ type Master struct {
 	c *conversation
 	// live says that the other side keeps the connection and watches its store.
 	live bool
+	link link
 	// Hurry: the next round decides at once what became of mails that just vanished, as somebody waits for it.
 	Hurry bool
 }
 
 // NewMaster takes over the Peer.
 func NewMaster(p Peer, o Options) *Master {
-	return &Master{o: &o, c: newConversation(p)}
+	c := newConversation(p)
+	return &Master{o: &o, c: c, link: link{o: &o, c: c, master: true}}
 }
 
 // Close ends the connection.
@@ -39,9 +41,12 @@ func (m *Master) Close() error { return m.c.close() }
 // Live reports whether another round can follow on this connection; known after the first.
 func (m *Master) Live() bool { return m.live }
 
-// Idle waits between two rounds until the other side's store changed, and returns what is known of where (nil: anywhere).
-// The error is that of ctx or of a lost connection.
-func (m *Master) Idle(ctx context.Context) ([]string, error) {
+// Idle waits between two rounds until the other side says something: that its store changed (nil), or what changed, which
+// Accept takes. The error is that of ctx or of a lost connection.
+func (m *Master) Idle(ctx context.Context) (*Push, error) {
+	if m.c.woken {
+		return nil, nil
+	}
 	m.c.idle(true)
 	defer m.c.idle(false)
 	select {
@@ -52,12 +57,34 @@ func (m *Master) Idle(ctx context.Context) ([]string, error) {
 		if got.err != nil {
 			return nil, unexpectedEOF(got.err)
 		}
-		wake, ok := got.item.(*item.Wake)
-		if !ok {
-			return nil, unexpected(got.item)
+		switch it := got.item.(type) {
+		case *item.Wake:
+			m.c.woken = true
+			return nil, nil
+		case *item.Mailbox:
+			return &Push{it}, nil
+		default:
+			return nil, unexpected(it)
 		}
-		return wake.Mailboxes, nil
 	}
+}
+
+// Push is the begin of what the other side pushes between two rounds.
+type Push struct{ first *item.Mailbox }
+
+// Woken reports whether the other side changed in a way that only a round can tell.
+func (m *Master) Woken() bool { return m.c.woken }
+
+// Accept takes what the other side pushed. It must be called before anything else after Idle returned it. With NeedRound the
+// other side waits for a round.
+func (m *Master) Accept(ctx context.Context, s store.Store, p *Push) (Verdict, Outcome, error) {
+	return m.link.accept(ctx, s, p.first)
+}
+
+// Push tells the other side what changed in s since the last common states, if that can be told without a round.
+func (m *Master) Push(ctx context.Context, s store.Store) (Verdict, Outcome, error) {
+	verdict, out, _, err := m.link.push(ctx, s, m.Hurry)
+	return verdict, out, err
 }
 
 // Round carries out one round with s as the local store. The Outcome counts also when there is an error: what was done
@@ -74,11 +101,13 @@ func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome
 		newBases: make(map[mail.MailboxGUID]store.State), hurry: m.Hurry, thorough: req.Type == item.SyncFull,
 	}
 	err := m.run(ctx, r)
+	m.c.woken = false // a wake that came in was sent before the slave heard of this round, which looks at everything anyway
 	if err != nil {
 		err = r.reason(ctx, err)
-		err = r.saveBases(context.WithoutCancel(ctx), err)
+		return r.out, r.saveBases(context.WithoutCancel(ctx), err)
 	}
-	return r.out, err
+	m.link.remember(r)
+	return r.out, nil
 }
 
 func (m *Master) run(ctx context.Context, r *round) error {
@@ -95,7 +124,7 @@ func (m *Master) run(ctx context.Context, r *round) error {
 	if err := r.refresh(ctx); err != nil {
 		return r.abort(err)
 	}
-	peer, err := expect[*item.Handshake](ctx, m.c, "the handshake")
+	peer, err := r.peerHandshake(ctx)
 	if err != nil {
 		return err
 	}

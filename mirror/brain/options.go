@@ -11,7 +11,7 @@ import (
 )
 
 // extension is the version of the dsyncfs extension that this brain speaks.
-const extension = 1
+const extension = 2
 
 // Options is what a side brings to a round of its own; everything else is the master's to say in its handshake.
 type Options struct {

@@ -35,6 +35,7 @@ type conversation struct {
 	demand  chan struct{}
 	items   chan received
 	waiting bool // an item was demanded and not delivered yet
+	woken   bool // the other side said that it changed, while something else was going on
 	done    chan struct{}
 }
 
@@ -79,7 +80,8 @@ func (c *conversation) recv(ctx context.Context) (item.Item, error) {
 				return nil, r.err
 			}
 			if _, wake := r.item.(*item.Wake); wake {
-				continue // it crossed the start of this round, which looks at everything anyway
+				c.woken = true
+				continue
 			}
 			return r.item, nil
 		}

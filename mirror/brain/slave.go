@@ -21,8 +21,9 @@ type Slave struct {
 	// changed tells between rounds that something changed. It is asked for when the master wants to keep the connection; nil
 	// if the store cannot be watched.
 	changed func(context.Context) (<-chan struct{}, error)
-	// undecided: mails vanished before the last round, and it was too early to tell whether that was all.
+	// undecided: mails vanished before the last look, and it was too early to tell whether that was all.
 	undecided bool
+	link      link
 }
 
 // NewSlave returns a slave that opens its store anew for each round, so that others can use it in between. watch may be nil.
@@ -38,6 +39,7 @@ func NewSlave(o Options, open func(context.Context) (store.Store, error), watch 
 func (s *Slave) Serve(ctx context.Context, p Peer) error {
 	c := newConversation(p)
 	defer c.close()
+	s.link = link{o: s.o, c: c}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var changes <-chan struct{}
@@ -91,23 +93,25 @@ func (s *Slave) awaitEOF(ctx context.Context, c *conversation) error {
 	}
 }
 
-// idle waits for the next round and meanwhile wakes the master when the store changes. Nil and no error: the master left.
+// idle waits for the next round. Meanwhile it takes what the master pushes, and tells it what changes here. Nil and no error: the
+// master left.
 func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct{}) (*item.Handshake, error) {
 	c.idle(true)
 	defer c.idle(false)
 	later := time.NewTimer(quietTime)
 	defer later.Stop()
-	if !s.undecided {
-		later.Stop()
-	}
 	for {
+		if !s.undecided {
+			later.Stop()
+		}
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-changes:
-			if err := wake(c); err != nil {
-				return nil, err
+			if h, err := s.tell(ctx, c); h != nil || err != nil {
+				return h, err
 			}
+			later.Reset(quietTime)
 		case <-later.C:
 			if err := wake(c); err != nil {
 				return nil, err
@@ -124,6 +128,11 @@ func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct
 			case *item.Handshake:
 				return it, nil
 			case *item.Wake:
+			case *item.Mailbox:
+				if err := s.accept(ctx, c, it); err != nil {
+					return nil, err
+				}
+				later.Reset(quietTime)
 			case *item.Done:
 				return nil, nil
 			default:
@@ -131,6 +140,45 @@ func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct
 			}
 		}
 	}
+}
+
+// tell pushes what changed here, or asks the master for a round if that cannot be pushed. A Handshake is returned if the master
+// started one meanwhile.
+func (s *Slave) tell(ctx context.Context, c *conversation) (*item.Handshake, error) {
+	if s.link.h == nil {
+		return nil, wake(c)
+	}
+	c.idle(false)
+	defer c.idle(true)
+	st, err := s.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	verdict, out, crossed, err := s.link.push(ctx, st, false)
+	if err = errors.Join(err, st.Close()); err != nil {
+		return nil, s.link.fail(err)
+	}
+	s.undecided = out.Undecided
+	if verdict == NeedRound && crossed == nil {
+		return nil, wake(c)
+	}
+	return crossed, nil
+}
+
+// accept takes what the master pushed.
+func (s *Slave) accept(ctx context.Context, c *conversation, first *item.Mailbox) error {
+	c.idle(false)
+	defer c.idle(true)
+	if s.link.h == nil {
+		return errNoPush
+	}
+	st, err := s.open(ctx)
+	if err != nil {
+		return s.link.fail(err)
+	}
+	_, out, err := s.link.accept(ctx, st, first)
+	s.undecided = out.Undecided
+	return errors.Join(err, st.Close())
 }
 
 // wake asks the master for a round.
@@ -152,6 +200,7 @@ func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake, w
 		return false, r.fail(err)
 	}
 	s.undecided = r.out.Undecided
+	s.link.remember(r)
 	f := &item.Finish{Desync: r.out.Desync, Changed: r.out.Changed, Matched: uint32(r.out.Matched), RequireFullResync: r.stock != nil && r.stock.needsFull}
 	if h.DryRun && !h.Verify {
 		f.Plan, f.New = strings.Join(r.out.Plan, "\n"), uint32(r.out.NewHere)

@@ -21,8 +21,8 @@ import (
 
 // A burst of changes is gathered into one report, which is due when nothing happened for settle, or after maxBurst.
 const (
-	settle   = 15 * time.Millisecond
-	maxBurst = time.Second
+	settle   = 2 * time.Millisecond
+	maxBurst = 20 * time.Millisecond
 )
 
 // Seen is told of each changed name with its directory below the root, "" for the root itself. An empty name means that

@@ -1,6 +1,7 @@
 package brain_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,11 +55,56 @@ func inProcess() (brain.Peer, brain.Peer, error) {
 }
 
 func overWire() (brain.Peer, brain.Peer, error) {
-	a, b := net.Pipe()
+	a, b := bytePipe()
 	m, s := dsync.NewPeer(a, dsync.Options{Name: "slave"}), dsync.NewPeer(b, dsync.Options{Name: "master"})
 	errs := make(chan error, 1)
 	go func() { errs <- s.Handshake(context.Background()) }()
 	return m, s, errors.Join(m.Handshake(context.Background()), <-errs)
+}
+
+// bytePipe connects two ends as a pipe of the system does: what is written waits until it is read, some of it.
+func bytePipe() (io.ReadWriteCloser, io.ReadWriteCloser) {
+	a, b := net.Pipe()
+	return newBuffered(a), newBuffered(b)
+}
+
+// buffered writes behind the back of the writer.
+type buffered struct {
+	net.Conn
+	out   chan []byte
+	close func()
+}
+
+func newBuffered(c net.Conn) *buffered {
+	b := &buffered{Conn: c, out: make(chan []byte, 16)}
+	ended := make(chan struct{})
+	b.close = sync.OnceFunc(func() { close(ended) })
+	go func() {
+		defer c.Close()
+		for {
+			select {
+			case chunk := <-b.out:
+				_, _ = c.Write(chunk) // the reader finds out
+			case <-ended:
+				for len(b.out) > 0 {
+					_, _ = c.Write(<-b.out)
+				}
+				return
+			}
+		}
+	}()
+	return b
+}
+
+func (b *buffered) Write(p []byte) (int, error) {
+	b.out <- bytes.Clone(p)
+	return len(p), nil
+}
+
+func (b *buffered) Close() error {
+	b.close()
+	_ = b.SetDeadline(time.Now().Add(time.Second)) // unless it is closed by now
+	return nil
 }
 
 // side is an account with the options of its brain.
@@ -475,50 +522,69 @@ func (u user) noteAll(t *rapid.T, name mail.Name, expunged map[string]bool) {
 // ignore is for operations that a random history may not allow.
 func ignore(error) {}
 
+// history is what two users did.
+type history struct {
+	a, b     user
+	seen     map[string]bool // contents that a side had when it was looked at
+	expunged map[string]bool // on purpose
+	clock    *clock
+}
+
+func newHistory() *history {
+	c, serial, gone := newClock(), new(int), map[mail.Name]bool{}
+	account := func(name string) user {
+		return user{side{memstore.NewAccount(name, c.time), options(name, name+".example", c)}, serial, map[string]mail.Name{}, gone}
+	}
+	return &history{account("a"), account("b"), map[string]bool{}, map[string]bool{}, c}
+}
+
+// act has both users do something at random.
+func (h *history) act(t *rapid.T, atMost int) {
+	for range rapid.IntRange(0, atMost).Draw(t, "steps") {
+		map[bool]user{true: h.a, false: h.b}[rapid.Bool().Draw(t, "a acts")].act(t, h.clock, h.expunged)
+	}
+	for _, u := range []user{h.a, h.b} {
+		for text := range bodies(t, u.side) {
+			h.seen[text] = true
+		}
+	}
+}
+
+// check brings both sides in sync and looks whether everything is there once.
+func (h *history) check(t *rapid.T) {
+	quiet(t, h.a.side, h.b.side, inProcess)
+	quiet(t, h.b.side, h.a.side, inProcess)
+	have := bodies(t, h.a.side)
+	for _, text := range slices.Sorted(maps.Keys(h.seen)) {
+		if have[text] == 0 && !h.expunged[text] {
+			t.Fatalf("%s was lost", text)
+		}
+	}
+	for text, n := range have {
+		// What both sides moved, to different mailboxes, is in both. A mailbox that was deleted on one side and got new mail
+		// on the other comes back with all its mail, also with what was moved out of it before.
+		fromA, byA := h.a.moved[text]
+		fromB, byB := h.b.moved[text]
+		if n > 1 && !(byA && byB) && !h.a.gone[fromA] && !h.a.gone[fromB] {
+			t.Fatalf("%s is there %d times", text, n)
+		}
+	}
+}
+
 func TestRandomHistoriesConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		c := newClock()
-		var serial int
-		gone := map[mail.Name]bool{}
-		a := user{side{memstore.NewAccount("a", c.time), options("a", "a.example", c)}, &serial, map[string]mail.Name{}, gone}
-		b := user{side{memstore.NewAccount("b", c.time), options("b", "b.example", c)}, &serial, map[string]mail.Name{}, gone}
-		expunged := map[string]bool{}
-		seen := map[string]bool{}
+		h := newHistory()
 		for range rapid.IntRange(1, 6).Draw(t, "rounds") {
-			for range rapid.IntRange(0, 8).Draw(t, "steps") {
-				map[bool]user{true: a, false: b}[rapid.Bool().Draw(t, "a acts")].act(t, c, expunged)
-			}
-			for text := range bodies(t, a.side) {
-				seen[text] = true
-			}
-			for text := range bodies(t, b.side) {
-				seen[text] = true
-			}
-			first, second := a, b
+			h.act(t, 8)
+			first, second := h.a, h.b
 			if rapid.Bool().Draw(t, "b starts") {
-				first, second = b, a
+				first, second = h.b, h.a
 			}
 			l := rapid.SampledFrom([]link{inProcess, overWire}).Draw(t, "link")
 			_, err, serr := syncOnce(first.side, second.side, l, twoWay())
 			must(t, errors.Join(err, serr))
 		}
-		quiet(t, a.side, b.side, inProcess)
-		quiet(t, b.side, a.side, inProcess)
-		have := bodies(t, a.side)
-		for _, text := range slices.Sorted(maps.Keys(seen)) {
-			if have[text] == 0 && !expunged[text] {
-				t.Fatalf("%s was lost", text)
-			}
-		}
-		for text, n := range have {
-			// What both sides moved, to different mailboxes, is in both. A mailbox that was deleted on one side and got new mail
-			// on the other comes back with all its mail, also with what was moved out of it before.
-			fromA, byA := a.moved[text]
-			fromB, byB := b.moved[text]
-			if n > 1 && !(byA && byB) && !gone[fromA] && !gone[fromB] {
-				t.Fatalf("%s is there %d times", text, n)
-			}
-		}
+		h.check(t)
 	})
 }
 

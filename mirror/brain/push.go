@@ -96,28 +96,34 @@ func (l *link) round(s store.Store, hurry bool) *round {
 // fail tells the other side of an error that came before a push was begun or taken.
 func (l *link) fail(err error) error { return l.round(nil, false).fail(err) }
 
-// push tells the other side what changed in s since the last common states. A Handshake is returned if the other side started
-// a round meanwhile.
-func (l *link) push(ctx context.Context, s store.Store, hurry bool) (Verdict, Outcome, *item.Handshake, error) {
+// push tells the other side what changed in s since the last common states. With NeedRound it may have crossed something of the
+// other side's, so that the master is about to start a round, or has: then its Handshake is returned.
+func (l *link) push(ctx context.Context, s store.Store, hurry bool) (Verdict, Outcome, crossing, error) {
 	if l.h == nil {
-		return NeedRound, Outcome{}, nil, nil
+		return NeedRound, Outcome{}, crossing{}, nil
 	}
 	p := &push{round: l.round(s, hurry)}
 	defer p.close()
 	verdict, err := p.prepare(ctx, l.tree)
 	if err != nil || verdict != Taken {
-		return verdict, p.out, nil, err
+		return verdict, p.out, crossing{}, err
 	}
 	if err := p.exchange(ctx); err != nil {
-		return NeedRound, p.out, nil, p.saveBases(context.WithoutCancel(ctx), err)
+		return NeedRound, p.out, crossing{}, p.saveBases(context.WithoutCancel(ctx), err)
 	}
 	if err := p.saveBases(ctx, nil); err != nil {
-		return NeedRound, p.out, nil, err
+		return NeedRound, p.out, crossing{}, err
 	}
-	if p.void || p.refused {
+	if p.crossed.happened || p.refused {
 		return NeedRound, p.out, p.crossed, nil
 	}
-	return Taken, p.out, nil, nil
+	return Taken, p.out, crossing{}, nil
+}
+
+// crossing is that the other side said something else before it heard of a push.
+type crossing struct {
+	happened  bool
+	handshake *item.Handshake // of the round that it started; nil: it pushed too
 }
 
 // push is the sender's side of one.
@@ -127,8 +133,7 @@ type push struct {
 	changes int
 	bytes   int64
 
-	void    bool            // it crossed something
-	crossed *item.Handshake // the round that it crossed
+	crossed crossing
 	refused bool
 }
 
@@ -295,7 +300,7 @@ func (p *push) exchange(ctx context.Context) error {
 		}
 		return err
 	}
-	if p.void {
+	if p.crossed.happened {
 		return nil
 	}
 	for i, b := range p.boxes {
@@ -363,11 +368,11 @@ func (p *push) hear(ctx context.Context) ([]*item.State, error) {
 				return acks, nil
 			}
 		case *item.Mailbox:
-			p.void = true
+			p.crossed.happened = true
 			return nil, p.drainPush(ctx, it)
 		case *item.Handshake:
 			if !p.master {
-				p.void, p.crossed = true, it
+				p.crossed = crossing{true, it}
 				return nil, nil
 			}
 		case *item.Finish:

@@ -159,10 +159,10 @@ func (s *Slave) tell(ctx context.Context, c *conversation) (*item.Handshake, err
 		return nil, s.link.fail(err)
 	}
 	s.undecided = out.Undecided
-	if verdict == NeedRound && crossed == nil {
+	if verdict == NeedRound && !crossed.happened {
 		return nil, wake(c)
 	}
-	return crossed, nil
+	return crossed.handshake, nil
 }
 
 // accept takes what the master pushed.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"dsyncfs/mirror/index"
+	"dsyncfs/mirror/journal"
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
 )
@@ -169,6 +170,33 @@ func (c *checks) history(r *replica, b *boxView) error {
 			h.mails[row.uid] = root
 		}
 	}
+	return nil
+}
+
+// sent checks that the remote has what the journal of a mount says it has: mail that appeared through the mount and that no
+// user removed since.
+func (c *checks) sent(mount, remote *replica) error {
+	up := mount.journal.Mark(journal.Sent)
+	if up <= mount.checked {
+		return nil
+	}
+	a, err := readAccount(remote.disk, remote.layout)
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool)
+	for _, b := range a.boxes {
+		for _, f := range b.files {
+			there[f.content] = true
+		}
+	}
+	for seq := mount.checked + 1; seq <= up; seq++ {
+		content := mount.journaled[seq].content
+		if e := c.w.ledger.contents[content]; e != nil && e.removes == 0 && !there[content] {
+			return fmt.Errorf("%s does not have mail %d, though record %d of the journal of %s counts as sent", remote.name, e.n, seq, mount.name)
+		}
+	}
+	mount.checked = up
 	return nil
 }
 

@@ -17,7 +17,7 @@ type History struct {
 
 // Step is one thing that happens. Seed decides what its op leaves open.
 type Step struct {
-	Op   string // of users, or "sync"
+	Op   string // of users, or "sync", or "live" for a mount that is kept in sync for a while
 	Side int    // the replica; for a sync: which of the others the first one is connected with
 	Seed uint64
 
@@ -100,9 +100,13 @@ func Generate(seed uint64) History {
 	if rng.IntN(4) == 0 {
 		ops, faults = calmOps, false
 	}
-	renames := rng.IntN(4) > 0
+	renames, live := rng.IntN(4) > 0, rng.IntN(2) == 0
 	n := 50 + rng.IntN(40)
 	for len(h.Steps) < n {
+		if live && rng.IntN(24) == 0 {
+			h.Steps = append(h.Steps, generateSession(rng, faults))
+			continue
+		}
 		if rng.IntN(6) == 0 {
 			h.Steps = append(h.Steps, generateSync(rng, len(h.Replicas), faults))
 			continue
@@ -151,6 +155,17 @@ func generateSync(rng *rand.Rand, replicas int, faults bool) Step {
 		s.Cut = 1 + rng.IntN(90)
 	}
 	if rng.IntN(2) == 0 {
+		s.Fault = generateFault(rng)
+	}
+	return s
+}
+
+func generateSession(rng *rand.Rand, faults bool) Step {
+	s := Step{Op: "live", Seed: rng.Uint64(), Users: rng.IntN(30), Reversed: rng.IntN(4) == 0, Wire: rng.IntN(4) == 0}
+	if faults && rng.IntN(2) == 0 {
+		s.Cut = 1 + rng.IntN(150)
+	}
+	if faults && rng.IntN(2) == 0 {
 		s.Fault = generateFault(rng)
 	}
 	return s

@@ -18,10 +18,14 @@ type link struct {
 	left  int // items until the cut; negative: never
 	ended bool
 	ends  []io.Closer
+	wire  *wire // nil: within the process
+
+	// drains: only the end that noticed the cut is closed. The other one gets what was under way first.
+	drains bool
 }
 
-// count counts an item and cuts the link if it was one too many.
-func (l *link) count() error {
+// count counts an item that one end sends and cuts the link if it was one too many.
+func (l *link) count(end io.Closer) error {
 	l.mu.Lock()
 	if l.left > 0 {
 		l.left--
@@ -31,8 +35,28 @@ func (l *link) count() error {
 	if !cut {
 		return nil
 	}
+	if l.drains {
+		end.Close()
+		return errCut
+	}
 	l.cut()
 	return errCut
+}
+
+// mend lets a link that was not cut yet hold.
+func (l *link) mend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.left > 0 {
+		l.left = -1
+	}
+	if w := l.wire; w != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.left > 0 {
+			w.left = -1
+		}
+	}
 }
 
 func (l *link) cut() {
@@ -65,7 +89,7 @@ func (p *linkPeer) turn(what string) error {
 func (p *linkPeer) Send(it item.Item) error {
 	err := p.turn("send")
 	if err == nil {
-		err = p.l.count()
+		err = p.l.count(p.Peer)
 	}
 	if err != nil {
 		closeBody(it)
@@ -106,9 +130,9 @@ func (l *link) reason(err error) error {
 }
 
 // bytePipe returns two ends of a connection of bytes, each of which buffers what the other has not read. It is cut after
-// limit bytes in both directions together; negative: never.
-func bytePipe(limit int) (a, b io.ReadWriteCloser) {
-	p := &wire{left: limit}
+// limit bytes in both directions together; negative: never. If it drains, what was written before the cut can still be read.
+func bytePipe(limit int, drains bool) (a, b *wireEnd) {
+	p := &wire{left: limit, drains: drains}
 	p.cond = sync.NewCond(&p.mu)
 	return &wireEnd{p, 0}, &wireEnd{p, 1}
 }
@@ -119,6 +143,8 @@ type wire struct {
 	lanes [2][]byte // written by end 0, by end 1
 	gone  [2]bool   // the end was closed
 	left  int
+
+	drains bool
 }
 
 // laneSize is how much may be under way in one direction, in bytes.
@@ -135,7 +161,7 @@ func (e *wireEnd) Read(p []byte) (int, error) {
 	from := &e.lanes[1-e.side]
 	for {
 		switch {
-		case e.left == 0:
+		case e.left == 0 && !e.drains:
 			return 0, errCut
 		case e.gone[e.side]:
 			return 0, io.ErrClosedPipe
@@ -144,7 +170,7 @@ func (e *wireEnd) Read(p []byte) (int, error) {
 			*from = (*from)[n:]
 			e.cond.Broadcast()
 			return n, nil
-		case e.gone[1-e.side]:
+		case e.gone[1-e.side], e.left == 0:
 			return 0, io.EOF
 		}
 		e.cond.Wait()

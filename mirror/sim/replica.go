@@ -15,6 +15,7 @@ import (
 
 	"dsyncfs/mirror/brain"
 	"dsyncfs/mirror/guard"
+	"dsyncfs/mirror/journal"
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
 	"dsyncfs/mirror/store/maildir"
@@ -41,13 +42,23 @@ type replica struct {
 
 	witnessed map[witnessed]bool // what was removed through a mount
 
+	state     *vfs.Mem // the disk of the journal
+	journal   *journal.Journal
+	journaled map[uint64]journaled // what was acknowledged, by number
+	durable   uint64               // up to here with an fsync
+	checked   uint64               // up to here what is marked as sent was looked for
+	intact    bool                 // no power cut since the journal was last open
+
+	wake chan struct{} // inotify of the slave
+	turn chan struct{} // one round at a time has the store open
+
 	mu      sync.Mutex
 	plan    Fault
 	ops     int            // that changed something, in this round
 	reads   map[string]int // how often, by operation
 	dead    bool
-	crashed *vfs.Mem // what the crash left
-	hit     bool     // the fault came to pass
+	crashed [2]*vfs.Mem // what the crash left of disk and state
+	hit     bool        // the fault came to pass
 }
 
 type witnessed struct {
@@ -61,8 +72,9 @@ var errDead = errors.New("the process has ended")
 func newReplica(w *world, name string, layout maildir.Layout) *replica {
 	r := &replica{w: w, name: name, layout: layout, pid: firstPID, witnessed: make(map[witnessed]bool)}
 	r.random = rand.NewChaCha8(w.seed32("random " + name))
-	r.disk = vfs.NewMem(r.now)
-	r.boot(r.disk)
+	r.boot(vfs.NewMem(r.now), vfs.NewMem(r.now))
+	r.journaled, r.intact = make(map[uint64]journaled), true
+	r.wake, r.turn = make(chan struct{}, 1), make(chan struct{}, 1)
 	r.forget()
 	return r
 }
@@ -70,9 +82,11 @@ func newReplica(w *world, name string, layout maildir.Layout) *replica {
 // firstPID is beyond what Linux gives, so that a lock of an earlier life has a dead owner.
 const firstPID = 1 << 24
 
-// boot starts a new life on a disk.
-func (r *replica) boot(disk *vfs.Mem) {
-	r.disk, r.dead, r.crashed, r.plan = disk, false, nil, Fault{}
+// boot starts a new life on its disks.
+func (r *replica) boot(disk, state *vfs.Mem) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.disk, r.state, r.dead, r.crashed, r.plan = disk, state, false, [2]*vfs.Mem{}, Fault{}
 	r.fault = vfs.NewFault(disk, r.decide)
 	r.pid++
 	r.clean = false
@@ -147,6 +161,20 @@ func (r *replica) decide(op vfs.Op) error {
 	if yields(op) {
 		r.w.sched.yield(r.name + " " + op.Name + " " + op.Path + " " + op.To)
 	}
+	return r.count(op)
+}
+
+// decideState is decide for the disk of the journal. Nobody else acts before its operations: the journal holds a mutex.
+func (r *replica) decideState(op vfs.Op) error {
+	if !op.Changes() {
+		return nil
+	}
+	op.Path = "journal/" + op.Path
+	return r.count(op)
+}
+
+// count counts an operation that changes something, and lets it fail if it is its turn to.
+func (r *replica) count(op vfs.Op) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.dead {
@@ -167,7 +195,7 @@ func (r *replica) decide(op vfs.Op) error {
 	r.w.note("%s: %s at operation %d: %s %s %s", r.name, f.What, f.At, op.Name, op.Path, op.To)
 	switch f.What {
 	case "crash":
-		r.dead, r.crashed = true, r.disk.Crash(vfs.Loss(f.Loss), f.Seed)
+		r.dead, r.crashed = true, r.afterCrash(vfs.Loss(f.Loss), f.Seed)
 		return errDead
 	case "full":
 		if grows(op) {
@@ -229,14 +257,31 @@ func (r *replica) decideRead(op vfs.Op) error {
 
 // open opens the store for a round.
 func (r *replica) open(ctx context.Context) (store.Store, error) {
+	select {
+	case r.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	s, err := maildir.Open(ctx, r.fault, r.cat, maildir.Options{
 		Layout: r.layout, Hostname: r.name, PID: r.pid, Clock: r.now, Rand: r.random, Locks: r.locks, Create: !r.born,
 	})
 	if err != nil {
-		return nil, err // not a nil *maildir.Store in an interface
+		<-r.turn
+		return nil, err
 	}
 	r.born = true
-	return s, nil
+	return &turnStore{s, r}, nil
+}
+
+// turnStore gives the store free for the next round when it is closed, as the lock of an index does.
+type turnStore struct {
+	*maildir.Store
+	r *replica
+}
+
+func (s *turnStore) Close() error {
+	defer func() { <-s.r.turn }()
+	return s.Store.Close()
 }
 
 // policy is small, so that few mails are many.
@@ -276,10 +321,28 @@ func (r *replica) saw(box mail.Name, base string) bool { return r.witnessed[witn
 
 // recover starts the process anew after a crash.
 func (r *replica) recover() {
-	if r.dead {
-		r.boot(r.crashed)
+	if r.isDead() {
+		r.boot(r.crashed[0], r.crashed[1])
 	}
 }
 
 // crash ends the process between two rounds.
-func (r *replica) crash(loss vfs.Loss, seed uint64) { r.boot(r.disk.Crash(loss, seed)) }
+func (r *replica) crash(loss vfs.Loss, seed uint64) {
+	left := r.afterCrash(loss, seed)
+	r.boot(left[0], left[1])
+}
+
+// afterCrash is what a crash at this moment leaves.
+func (r *replica) afterCrash(loss vfs.Loss, seed uint64) [2]*vfs.Mem {
+	r.w.unseen = r.w.unseen || loss != vfs.LoseNothing
+	r.intact = r.intact && loss == vfs.LoseNothing
+	return [2]*vfs.Mem{r.disk.Crash(loss, seed), r.state.Crash(loss, seed+1)}
+}
+
+// changed is inotify.
+func (r *replica) changed() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}

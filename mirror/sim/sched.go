@@ -43,8 +43,9 @@ func (s *sched) yield(key string) {
 const patience = 30 * time.Minute
 
 // run runs f, and the goroutines that it starts, to the end of f. between is called before each choice, while everybody
-// stands still, with what was chosen. It returns false, with f still running, if nothing moves any more.
-func (s *sched) run(rng *rand.Rand, f func(), between func(key string)) bool {
+// stands still, with what was chosen; idle, if not nil, when nobody wants to be chosen, and reports whether it did something:
+// if not, time passes. It returns false, with f still running, if nothing moves any more.
+func (s *sched) run(rng *rand.Rand, f func(), between func(key string), idle func() bool) bool {
 	s.mu.Lock()
 	s.running = true
 	s.mu.Unlock()
@@ -61,6 +62,10 @@ func (s *sched) run(rng *rand.Rand, f func(), between func(key string)) bool {
 		}
 		w, ok := s.choose(rng)
 		if !ok {
+			if idle != nil && idle() {
+				still = 0
+				continue
+			}
 			if still > patience {
 				s.stop()
 				return false

@@ -58,6 +58,9 @@ func (w *world) sync(s Step) error {
 	master.clean, slave.clean = err == nil, err == nil
 	if err == nil {
 		master.lostList, slave.lostList = false, false
+		if len(w.replicas) == 2 && s.Users == 0 {
+			w.unseen = false
+		}
 	}
 	if err == nil && s.Type == "f" && s.Users == 0 {
 		master.edited, slave.edited = false, false
@@ -147,7 +150,7 @@ func (w *world) syncOnce(s Step, master, slave *replica, req brain.Request) (out
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	l := &link{left: -1}
-	ended := w.sched.run(rng, func() { out, err = w.converse(ctx, s, l, master, slave, req) }, users)
+	ended := w.sched.run(rng, func() { out, err = w.converse(ctx, s, l, master, slave, req) }, users, nil)
 	if !ended {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
@@ -175,6 +178,7 @@ func (w *world) usersDuring(s Step, sides ...*replica) func(string) {
 			return
 		}
 		w.note("  meanwhile %s of %s", op, r.name)
+		w.unseen = w.unseen || removes(op)
 		if err := w.act(r, op, rng.Uint64()); err != nil {
 			panic(fmt.Sprintf("%s: %v", op, err)) // users act past all faults
 		}
@@ -210,32 +214,39 @@ func (w *world) converse(ctx context.Context, s Step, l *link, master, slave *re
 
 // dial connects both and lets the slave answer.
 func (w *world) dial(ctx context.Context, s Step, l *link, master, slave *replica, serving *sync.WaitGroup, served *error) (brain.Peer, error) {
-	if s.Cut > 0 && !s.Wire {
-		l.left = s.Cut
-	}
-	serve := func(p brain.Peer) {
-		*served = brain.NewSlave(slave.options(master), slave.open, nil).Serve(ctx, &linkPeer{p, slave, l})
-	}
-	if !s.Wire {
-		a, b := brain.Pipe()
-		l.ends = append(l.ends, a, b)
-		serving.Go(func() { serve(b) })
-		return &linkPeer{a, master, l}, nil
-	}
+	l.drains = s.Seed&1 == 1
 	limit := -1
 	if s.Cut > 0 {
-		limit = s.Cut * 40
+		l.left, limit = s.Cut, 40*s.Cut
 	}
-	a, b := bytePipe(limit)
+	serve := func(p brain.Peer, err error) {
+		if *served = err; err == nil {
+			*served = brain.NewSlave(slave.options(master), slave.open, nil).Serve(ctx, &linkPeer{p, slave, l})
+		}
+	}
+	return w.connect(ctx, s.Wire, limit, l, master, serving, serve)
+}
+
+// connect makes a connection, within the process or through the wire format, and has the slave answer on it. Through the wire
+// the limit counts bytes, within the process l.left counts items.
+func (w *world) connect(ctx context.Context, wire bool, limit int, l *link, master *replica, serving *sync.WaitGroup, serve func(brain.Peer, error)) (brain.Peer, error) {
+	if !wire {
+		a, b := brain.Pipe()
+		l.ends = append(l.ends, a, b)
+		serving.Go(func() { serve(b, nil) })
+		return &linkPeer{a, master, l}, nil
+	}
+	l.left = -1
+	a, b := bytePipe(limit, l.drains)
+	l.wire = a.wire
 	pa, pb := dsync.NewPeer(a, dsync.Options{Timeout: -1}), dsync.NewPeer(b, dsync.Options{Timeout: -1})
 	l.ends = append(l.ends, pa, pb)
 	serving.Go(func() {
-		if err := pb.Handshake(ctx); err != nil {
+		err := pb.Handshake(ctx)
+		if err != nil {
 			pb.Close()
-			*served = err
-			return
 		}
-		serve(pb)
+		serve(pb, err)
 	})
 	if err := pa.Handshake(ctx); err != nil {
 		return nil, errors.Join(err, pa.Close())

@@ -19,6 +19,16 @@ type user struct {
 	w   *world
 	r   *replica
 	rng *rand.Rand
+
+	through *session // of the mount that the program uses; nil: it acts on the Maildir itself
+}
+
+// record journals a change through the mount. The content is that of the mail, for one that appears.
+func (u *user) record(ev mail.Event, content string) error {
+	if u.through == nil {
+		return nil
+	}
+	return u.through.record(ev, content)
 }
 
 // names are the mailboxes that users make.
@@ -33,8 +43,11 @@ var words = func() (out []string) {
 }()
 
 // act does one thing. What is not possible at the moment is not done.
-func (w *world) act(r *replica, op string, seed uint64) error {
-	u := &user{w: w, r: r, rng: rand.New(rand.NewPCG(seed, 2))}
+func (w *world) act(r *replica, op string, seed uint64) error { return w.actAs(nil, r, op, seed) }
+
+// actAs is act through the mount of a session.
+func (w *world) actAs(through *session, r *replica, op string, seed uint64) error {
+	u := &user{w: w, r: r, rng: rand.New(rand.NewPCG(seed, 2)), through: through}
 	do := map[string]func() error{
 		"deliver": u.deliver, "burst": u.burst, "see": u.see, "flag": u.flag, "keyword": u.keyword, "manykeywords": u.manyKeywords,
 		"expunge": u.expunge, "move": u.move, "copy": u.copy, "create": u.create, "rename": u.rename, "delete": u.delete,
@@ -48,7 +61,7 @@ func (w *world) act(r *replica, op string, seed uint64) error {
 		return nil
 	}
 	err := do()
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) || errors.Is(err, errRefused) {
 		return nil // it was not possible
 	}
 	return err
@@ -122,14 +135,18 @@ func (u *user) maybeSync(dirs ...vfs.Dir) error {
 	if u.pick(2) == 0 {
 		return nil
 	}
-	return syncAll(dirs...)
+	return u.sync(dirs...)
 }
 
-func syncAll(dirs ...vfs.Dir) error {
+// sync is fsync of directories.
+func (u *user) sync(dirs ...vfs.Dir) error {
 	for _, d := range dirs {
 		if err := d.Sync(); err != nil {
 			return err
 		}
+	}
+	if u.through != nil {
+		return u.through.sync()
 	}
 	return nil
 }
@@ -160,7 +177,7 @@ func (u *user) deliverSome(n int) error {
 		}
 		u.r.born = true
 	}
-	_, dir, err := u.anyBox()
+	box, dir, err := u.anyBox()
 	if err != nil {
 		return err
 	}
@@ -169,7 +186,7 @@ func (u *user) deliverSome(n int) error {
 		if u.pick(10) == 0 {
 			size = 1000 + u.pick(40_000)
 		}
-		if err := u.deliverOne(dir, u.w.ledger.fresh(size, u.pick(3) == 0)); err != nil {
+		if err := u.deliverOne(box, dir, u.w.ledger.fresh(size, u.pick(3) == 0)); err != nil {
 			return err
 		}
 	}
@@ -177,7 +194,7 @@ func (u *user) deliverSome(n int) error {
 }
 
 // deliverOne is tmp, fsync, rename, fsync: a mail that was accepted is on disk.
-func (u *user) deliverOne(dir, content string) error {
+func (u *user) deliverOne(box mail.Name, dir, content string) error {
 	if err := u.makeSubdirs(dir); err != nil {
 		return err
 	}
@@ -211,7 +228,13 @@ func (u *user) deliverOne(dir, content string) error {
 		return err
 	}
 	u.w.ledger.put(content)
-	return d.Sync()
+	if err := d.Sync(); err != nil {
+		return err
+	}
+	if err := u.record(mail.Event{Op: mail.EventAppend, Mailbox: box, File: final}, content); err != nil {
+		return err
+	}
+	return u.sync()
 }
 
 // write makes a file whose bytes are on disk.
@@ -268,6 +291,9 @@ func (u *user) renameMail(m found, f mail.FileName) error {
 		return err
 	}
 	f.HasInfo = true
+	if err := u.record(mail.Event{Op: mail.EventFlags, Mailbox: m.box, File: m.file.name, NewFile: f.String()}, ""); err != nil {
+		return err
+	}
 	if err := from.Rename(m.file.name, to, f.String()); err != nil {
 		return err
 	}
@@ -353,7 +379,7 @@ func (u *user) replace(d vfs.Dir, name, content string) error {
 
 // saw lets a removal be witnessed, as one through a mount.
 func (u *user) saw(box mail.Name, base string) {
-	if u.pick(3) == 0 {
+	if u.through != nil || u.pick(3) == 0 {
 		u.r.witnessed[witnessed{box, base}] = true
 	}
 }
@@ -370,6 +396,9 @@ func (u *user) expunge() error {
 func (u *user) unlink(m found) error {
 	d, err := u.open(join(m.dir, m.file.sub))
 	if err != nil {
+		return err
+	}
+	if err := u.record(mail.Event{Op: mail.EventExpunge, Mailbox: m.box, File: m.file.name}, ""); err != nil {
 		return err
 	}
 	if err := d.Remove(m.file.name); err != nil {
@@ -390,6 +419,9 @@ func (u *user) empty() error {
 		return err
 	}
 	for _, m := range mails {
+		if u.through != nil {
+			u.saw(m.box, m.file.Base)
+		}
 		if err := u.unlink(m); err != nil {
 			return err
 		}
@@ -415,13 +447,17 @@ func (u *user) move() error {
 	} else if same, err := u.hasLink(d, m.file); err != nil || same {
 		return err
 	}
+	box, _ := u.r.layout.MailboxOf(d)
+	if err := u.record(mail.Event{Op: mail.EventMove, Mailbox: m.box, File: m.file.name, To: box, NewFile: name}, ""); err != nil {
+		return err
+	}
 	if err := from.RenameNew(m.file.name, to, name); err != nil {
 		return err
 	}
 	u.saw(m.box, m.file.Base)
 	u.w.ledger.put(m.file.content)
 	u.w.ledger.remove(m.file.content)
-	return syncAll(to, from) // else a power cut could take the mail if the old mailbox is removed
+	return u.sync(to, from) // else a power cut could take the mail if the old mailbox is removed
 }
 
 // target picks a mail and a directory for it or its copy. to is nil if there is none. A mail that was edited is left alone:
@@ -461,7 +497,11 @@ func (u *user) copy() error {
 		return err
 	}
 	u.w.ledger.copied(m.file.content)
-	return to.Sync() // else a power cut could take the copy, and then the user removes what he takes for one of two
+	box, _ := u.r.layout.MailboxOf(dir)
+	if err := u.record(mail.Event{Op: mail.EventAppend, Mailbox: box, File: name}, ""); err != nil {
+		return err
+	}
+	return u.sync(to) // else a power cut could take the copy, and then the user removes what he takes for one of two
 }
 
 // hasLink reports whether a mailbox has the file itself under the base name, which would then be there twice.

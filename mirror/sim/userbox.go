@@ -83,6 +83,9 @@ func (u *user) rename() error {
 			return nil
 		}
 	}
+	if err := u.record(mail.Event{Op: mail.EventMailboxRename, Mailbox: from, To: to}, ""); err != nil {
+		return err
+	}
 	if strings.Contains(toDir, "/") || strings.Contains(dir, "/") {
 		return u.renameDir(dir, toDir)
 	}
@@ -121,7 +124,7 @@ func (u *user) renameDir(from, to string) error {
 	if err := a.RenameNew(fromName, b, toName); err != nil {
 		return err
 	}
-	return syncAll(a, b)
+	return u.sync(a, b)
 }
 
 func (u *user) delete() error {
@@ -134,6 +137,9 @@ func (u *user) delete() error {
 
 // deleteBox removes a mailbox, and with LAYOUT=fs those below it.
 func (u *user) deleteBox(name mail.Name, dir string) error {
+	if err := u.record(mail.Event{Op: mail.EventMailboxDelete, Mailbox: name}, ""); err != nil {
+		return err
+	}
 	u.w.ledger.deletes = true
 	all, dirs, err := u.boxes()
 	if err != nil {
@@ -151,7 +157,7 @@ func (u *user) deleteBox(name mail.Name, dir string) error {
 			u.w.ledger.remove(m.file.content)
 		}
 		u.w.reset(u.r, dirs[n]) // if others have it still, it may come back
-		if u.pick(2) == 0 {
+		if u.through != nil || u.pick(2) == 0 {
 			u.r.witnessed[witnessed{n, ""}] = true
 		}
 	}
@@ -202,7 +208,9 @@ func (u *user) recreate() error {
 	if err := u.deleteBox(name, dir); err != nil {
 		return err
 	}
-	delete(u.r.witnessed, witnessed{name, ""})
+	if u.through == nil {
+		delete(u.r.witnessed, witnessed{name, ""})
+	}
 	return u.makeBox(dir, name)
 }
 

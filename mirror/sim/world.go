@@ -27,6 +27,9 @@ type world struct {
 	newGUIDs   bool            // of mailboxes come in this history, and so no renames; see resetGUID
 	validity   uint64          // highest that a user drew
 	stopped    [2]*guard.Error // what the guards of master and slave said in the last sync
+	mounted    *replica        // the one that gets mounted in this history
+	tasks      *sync.WaitGroup // of the session under way
+	unseen     bool            // a user removed something that no journal knows of
 	calm       bool            // nothing has happened that may undo what users did
 
 	mu    sync.Mutex
@@ -122,6 +125,8 @@ func (w *world) step(s Step) error {
 	switch s.Op {
 	case "sync":
 		return w.sync(s)
+	case "live":
+		return w.live(s)
 	case "wait":
 		time.Sleep(time.Duration(s.Seed%90) * time.Second)
 		return nil
@@ -142,6 +147,7 @@ func (w *world) step(s Step) error {
 		return w.checks.now()
 	}
 	w.calm = w.calm && slices.Contains(calmOps, s.Op)
+	w.unseen = w.unseen || removes(s.Op)
 	return w.act(r, s.Op, s.Seed)
 }
 

@@ -54,7 +54,7 @@ func (w *witness) catchUp() {
 	if w.journal.Last() == w.read {
 		return
 	}
-	for rec, err := range w.journal.Read(w.read) { // the record before may be pruned by now
+	for rec, err := range w.journal.Read(w.read + 1) { // the record before may be pruned by now
 		if err != nil {
 			return
 		}

@@ -111,6 +111,7 @@ type round struct {
 	remote     map[mail.MailboxGUID]remoteNode
 	bases      map[mail.MailboxGUID]store.State
 	newBases   map[mail.MailboxGUID]store.State
+	refused    map[mail.MailboxGUID]struct{} // as slave: told common states that this side does not know
 	moved      moved
 	aliases    map[mail.MailboxGUID]mail.MailboxGUID // a dry run: the own GUID of a mailbox that the other side knows by another
 	boxesDone  int

@@ -36,6 +36,15 @@ func (r *RecentLosses) lost(name mail.Name, now int64) (n int) {
 	return n
 }
 
+func (r *RecentLosses) forget(name mail.Name) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.all, name)
+}
+
 func (r *RecentLosses) add(name mail.Name, mails int, now int64) {
 	if r == nil || mails == 0 {
 		return

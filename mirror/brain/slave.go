@@ -213,6 +213,7 @@ func (r *round) serve(ctx context.Context, open func(context.Context) (store.Sto
 		return err
 	}
 	r.newBases = make(map[mail.MailboxGUID]store.State)
+	r.refused = make(map[mail.MailboxGUID]struct{})
 	defer func() {
 		err = r.saveBases(context.WithoutCancel(ctx), err)
 		err = errors.Join(err, r.store.Close())

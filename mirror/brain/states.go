@@ -66,6 +66,10 @@ func (r *round) judge(losses []store.Loss) error {
 		return err
 	}
 	for _, l := range losses {
+		if p.Allow(l.Mailbox) {
+			r.Recent.forget(l.Mailbox) // what somebody confirmed stops nothing again
+			continue
+		}
 		r.Recent.add(l.Mailbox, l.Missing, now)
 	}
 	return nil
@@ -133,9 +137,17 @@ func (r *round) sendStates() error {
 	return r.sendNow(&item.EndOfList{})
 }
 
-// receiveStates hears them, as the slave.
+// receiveStates hears them, as the slave. One of ours must know them, too: it saves them first, and has forgotten those of a
+// mailbox that was deleted and made anew since.
 func (r *round) receiveStates(ctx context.Context) error {
 	r.bases = make(map[mail.MailboxGUID]store.State)
+	var own map[mail.MailboxGUID]store.State
+	if r.stock == nil {
+		var err error
+		if own, err = r.store.Base(ctx, r.baseKey()); err != nil {
+			return err
+		}
+	}
 	return list(ctx, r.c, "states", func(s *item.State) error {
 		if r.ours() && s.Epoch != r.store.Epoch() {
 			return nil // the modseq belongs to an index that was lost
@@ -145,6 +157,10 @@ func (r *round) receiveStates(ctx context.Context) error {
 				return nil // Dovecot's word for "none"
 			}
 			r.stock.told[s.GUID] = true
+		}
+		if _, known := own[s.GUID]; r.stock == nil && !known {
+			r.refused[s.GUID] = struct{}{}
+			return nil
 		}
 		r.bases[s.GUID] = store.State{
 			UIDValidity: s.UIDValidity, LastCommonUID: s.LastCommonUID,

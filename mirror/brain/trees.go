@@ -195,6 +195,7 @@ func (r *round) sendTree(boxes []mail.Mailbox, deletions []mail.Deletion, sep by
 			n.UIDValidity, n.UIDNext = box.Status.UIDValidity, box.Status.UIDNext
 			n.Messages, n.HighestModSeq = box.Status.Messages, box.Status.HighestModSeq
 		}
+		_, n.NoState = r.refused[n.GUID]
 		if err := r.c.send(n); err != nil {
 			return err
 		}
@@ -238,6 +239,9 @@ func (r *round) receiveTree(ctx context.Context) (*tree.Tree, error) {
 			continue
 		}
 		boxes = append(boxes, box)
+		if n.NoState {
+			delete(r.bases, n.GUID)
+		}
 		r.remote[n.GUID] = remoteNode{name, n.UIDValidity, store.NumbersOf(box.Status)}
 	}
 	d, err := expect[*item.Deletes](ctx, r.c, "the deleted mailboxes")
@@ -341,6 +345,7 @@ func (r *round) changeOne(ctx context.Context, c tree.Change) (changed bool, err
 // over the identity.
 func (r *round) create(ctx context.Context, c tree.Change) (changed bool, err error) {
 	err = r.store.Create(ctx, c.Name, c.GUID, c.UIDValidity)
+	delete(r.bases, c.GUID) // that of one that had the GUID before; the store has forgotten it
 	if !errors.Is(err, store.ErrExists) {
 		return err == nil, err
 	}

@@ -92,6 +92,8 @@ type Node struct {
 	// Ours: so that mailboxes unchanged on both sides need no round trip of their own.
 	Messages      uint32
 	HighestModSeq mail.ModSeq
+	// Ours, of the slave: it does not know of the common state that the master told. Its mailbox was made anew since.
+	NoState bool
 }
 
 // Deletes ends a tree: what its side deleted.

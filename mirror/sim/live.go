@@ -42,15 +42,16 @@ type session struct {
 	conn     *link
 	slaves   int // that answer now
 	deciding bool
-	decided  error
+	decided  error // of the last time that the user had to confirm
 	err      error
 }
 
 // timing has the engine look at everything often enough to be seen doing it.
 var timing = mirror.Timing{FullSync: time.Minute, RetryMax: 20 * time.Second}
 
-// quiet is how long users leave a session alone at its end: the full sync finds what nothing told of.
-const quiet = 3 * time.Minute
+// A session ends when nobody has done anything until after a full sync, which finds what nothing told of. It may take this long
+// that one succeeds: a lock that a crash left may have to be waited for in every mailbox.
+const quiet = 20 * time.Minute
 
 // live runs a session and checks that it ended in sync, if nothing kept it from that.
 func (w *world) live(s Step) error {
@@ -168,7 +169,7 @@ func (l *session) idle() bool {
 		return true
 	case !l.after.IsZero() && l.decide():
 		return true
-	case !l.after.IsZero() && time.Since(l.after) > quiet:
+	case !l.after.IsZero() && l.settled():
 		l.stopped = true
 		l.stop()
 	}
@@ -183,6 +184,12 @@ func (l *session) mend() {
 	if l.conn != nil {
 		l.conn.mend()
 	}
+}
+
+// settled reports whether the session may end.
+func (l *session) settled() bool {
+	st := l.engine.Status()
+	return time.Since(l.after) > quiet || st.State == mirror.StateInSync && st.LastFull.After(l.after)
 }
 
 func (l *session) answering() int {
@@ -279,7 +286,7 @@ func (l *session) decide() bool {
 		l.w.note("  decided: %s", outcome(out, err))
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.decided = err
+		l.deciding, l.decided = false, err
 	})
 	return true
 }
@@ -322,7 +329,7 @@ func (l *session) dial(ctx context.Context) (brain.Peer, error) {
 func (l *session) verify() error {
 	st := l.engine.Status()
 	l.w.note("  session: %s, %d rounds, queued %d, error %q", st.State, st.Rounds, st.Queued, st.Error)
-	if l.crashed || l.hurt || l.deciding && l.decided != nil {
+	if l.crashed || l.hurt || l.decided != nil {
 		return nil
 	}
 	if st.Error != "" {

@@ -145,6 +145,7 @@ func (d *fields) node() *item.Node {
 		SubscriptionChanged: d.time(nSubscriptionChanged),
 		Messages:            d.uint32(nMessages),
 		HighestModSeq:       d.modSeq(nHighestModSeq),
+		NoState:             d.has(nNoState),
 	}
 }
 

@@ -172,6 +172,7 @@ func (r *record) encodeNode(n *item.Node) error {
 	r.setSeconds(nSubscriptionChanged, n.SubscriptionChanged)
 	r.setNumber(nMessages, uint64(n.Messages))
 	r.setNumber(nHighestModSeq, uint64(n.HighestModSeq))
+	r.setFlag(nNoState, n.NoState)
 	return nil
 }
 

@@ -76,7 +76,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			UIDValidity: mail.UIDValidity(rapid.Uint32().Draw(t, "validity")), UIDNext: mail.UID(uids.Draw(t, "next")),
 			Renamed: times.Draw(t, "renamed"), Subscribed: rapid.Bool().Draw(t, "subscribed"),
 			SubscriptionChanged: times.Draw(t, "subscription"), Messages: rapid.Uint32().Draw(t, "messages"),
-			HighestModSeq: modSeqs.Draw(t, "modseq"),
+			HighestModSeq: modSeqs.Draw(t, "modseq"), NoState: rapid.Bool().Draw(t, "no state"),
 		}
 	}),
 	"deletes": rapid.Custom(func(t *rapid.T) item.Item {

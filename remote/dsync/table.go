@@ -148,6 +148,7 @@ const (
 	nSubscriptionChanged
 	nMessages
 	nHighestModSeq
+	nNoState
 )
 
 var nodeKind = &kind{letter: 'N', name: "mailbox_tree_node", limit: longLimit, fields: []field{
@@ -161,6 +162,7 @@ var nodeKind = &kind{letter: 'N', name: "mailbox_tree_node", limit: longLimit, f
 	nSubscriptionChanged: {name: "last_subscription_change"},
 	nMessages:            {name: "dsyncfs_messages", ours: true},
 	nHighestModSeq:       {name: "dsyncfs_highest_modseq", ours: true},
+	nNoState:             {name: "dsyncfs_no_state", ours: true},
 }}
 
 const (

@@ -45,6 +45,9 @@ func (s *Store) Create(ctx context.Context, name mail.Name, guid mail.MailboxGUI
 		if err := tx.SetValue(bucketDirectories, string(name), nil); err != nil {
 			return err
 		}
+		if err := forgetBases(tx, guid); err != nil {
+			return err
+		}
 		return tx.PutMailbox(rec)
 	})
 }

@@ -402,6 +402,9 @@ func (s *Store) SetBase(ctx context.Context, peer string, states map[mail.Mailbo
 		return nil
 	}
 	return s.cat.Update(func(tx store.CatalogTx) error {
+		if err := tx.SetValue(bucketPeers, peer, []byte("1")); err != nil {
+			return err
+		}
 		for guid, st := range changed {
 			if st == (store.State{}) {
 				if err := tx.SetValue(bucketBase+peer, guid.String(), nil); err != nil {

@@ -14,6 +14,7 @@ import (
 const (
 	bucketMeta          = "maildir"
 	bucketBase          = "base/"         // + peer: mailbox GUID -> State, JSON
+	bucketPeers         = "peers"         // every peer of which there are such states -> "1"
 	bucketDeleted       = "deleted"       // kind byte + hex ID -> time
 	bucketSubscriptions = "subscriptions" // name -> '0' or '1' + time of the change
 	bucketDirectories   = "directories"   // name of a level that is no mailbox -> time of its making
@@ -49,6 +50,17 @@ func parseDeletion(key string, value []byte) (mail.Deletion, error) {
 	d := mail.Deletion{Kind: mail.DeletionKind(key[0] - '0'), Time: decodeTime(value)}
 	_, err := hex.Decode(d.ID[:], []byte(key[1:]))
 	return d, err
+}
+
+// forgetBases drops the last common states of a mailbox that is new. They are those of one that had its GUID before: kept until
+// now, as who deleted a mailbox has to tell up to where it knew it, but with them the mails of the new one would not count.
+func forgetBases(tx store.CatalogTx, guid mail.MailboxGUID) error {
+	for peer := range tx.Values(bucketPeers) {
+		if err := tx.SetValue(bucketBase+peer, guid.String(), nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // putJSON sets a value.

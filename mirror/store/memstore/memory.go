@@ -62,6 +62,13 @@ func (m *memory) addDeletion(kind mail.DeletionKind, id mail.GUID128, now int64)
 	slices.SortFunc(m.deletions, compareDeletions)
 }
 
+// forgetBases forgets the last common states of a mailbox of that GUID that was there before.
+func (m *memory) forgetBases(guid mail.MailboxGUID) {
+	for _, states := range m.bases {
+		delete(states, guid)
+	}
+}
+
 func (m *memory) dropDeletion(kind mail.DeletionKind, id mail.GUID128) {
 	m.deletions = slices.DeleteFunc(m.deletions, func(d mail.Deletion) bool { return d.Kind == kind && d.ID == id })
 }

@@ -184,6 +184,7 @@ func (v *survey) recordBox(f finding, now int64, r *store.Report) (changed bool)
 	if b == nil {
 		b = newBox(f.name, f.disk)
 		v.a.memory.boxes[f.disk.guid] = b
+		v.a.memory.forgetBases(f.disk.guid)
 		v.a.memory.dropDeletion(mail.DeletedMailbox, mail.GUID128(f.disk.guid))
 		changed = true
 	}

@@ -112,6 +112,7 @@ func (s *Store) Create(ctx context.Context, name mail.Name, guid mail.MailboxGUI
 		a.forgetDir(name)
 		a.disk.boxes[name] = d
 		a.memory.boxes[d.guid] = newBox(name, d)
+		a.memory.forgetBases(d.guid)
 		a.memory.dropDeletion(mail.DeletedMailbox, mail.GUID128(d.guid))
 		return nil
 	})

@@ -217,6 +217,35 @@ var treeCases = map[string]func(*testing.T, *suite){
 		}
 		s.wantDeletion(t, mail.DeletedMailbox, mail.GUID128(guidA))
 	},
+	"Delete/made again under the same GUID it has no last common states": func(t *testing.T, s *suite) {
+		s.create(t, work, guidA)
+		for _, peer := range []string{"one", "two"} {
+			if err := s.store.SetBase(t.Context(), peer, map[mail.MailboxGUID]store.State{guidA: {LastCommonUID: 7}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.store.Delete(t.Context(), guidA); err != nil {
+			t.Fatal(err)
+		}
+		base := func(peer string) map[mail.MailboxGUID]store.State {
+			states, err := s.store.Base(t.Context(), peer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return states
+		}
+		if base("one")[guidA].LastCommonUID != 7 {
+			t.Error("nobody can be told up to where the mailbox was known that was deleted")
+		}
+		s.create(t, work, guidA)
+		if states := base("one"); len(states) > 0 {
+			t.Errorf("states %+v", states)
+		}
+		s.reopen(t)
+		if states := base("two"); len(states) > 0 {
+			t.Errorf("states with another peer %+v", states)
+		}
+	},
 	"Delete/a mailbox that comes back under its GUID is not recorded as deleted": func(t *testing.T, s *suite) {
 		s.create(t, work, guidA)
 		if err := s.store.Delete(t.Context(), guidA); err != nil {

@@ -401,6 +401,8 @@ func (u *user) unlink(m found) error {
 	if err := u.record(mail.Event{Op: mail.EventExpunge, Mailbox: m.box, File: m.file.name}, ""); err != nil {
 		return err
 	}
+	// A disk tells by its time whether a directory changed: two changes, of which a power cut takes one, are not at the same time.
+	u.r.offset += time.Millisecond
 	if err := d.Remove(m.file.name); err != nil {
 		return err
 	}

@@ -268,7 +268,7 @@ func clearOurs(it item.Item) {
 	case *item.State:
 		it.Epoch, it.UIDNext, it.HighestModSeq = 0, 0, 0
 	case *item.Node:
-		it.Messages, it.HighestModSeq = 0, 0
+		it.Messages, it.HighestModSeq, it.NoState = 0, 0, false
 	case *item.Mailbox:
 		it.NoBase, it.Digest = false, mail.ContentHash{}
 	case *item.Change:

@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"dsyncfs/cmd/internal/daemon"
+	"dsyncfs/mirror/brain"
 )
 
 // Exit statuses, as in dsync(1) and doveadm-sync(1) where those have one.
@@ -19,7 +20,7 @@ const (
 	exitAgain     = 2 // done, but something changed meanwhile; verify: different
 	exitGuard     = 3 // stopped by the deletion guard
 	exitUsage     = 64
-	exitReach     = 75 // the remote could not be reached
+	exitReach     = 75 // the remote could not be reached, or another sync has the lock of -l
 	exitInterrupt = 130
 )
 
@@ -80,6 +81,8 @@ func exitStatus(err error) int {
 		return exitInterrupt
 	case errors.Is(err, errOutput):
 		return exitFailed
+	case errors.Is(err, brain.ErrLocked):
+		return exitReach
 	}
 	return classStatus(daemon.Classify(err))
 }

@@ -181,6 +181,13 @@ func (a *app) brainOptions(cfg *config.Config, log *slog.Logger) brain.Options {
 	return brain.Options{
 		Hostname: host, Logger: log, Now: func() int64 { return time.Now().Unix() },
 		Guard: guard.Policy{MaxMissingPercent: cfg.MaxMissing.Percent, MaxMissingMails: cfg.MaxMissing.Mails},
+		Lock: func(ctx context.Context, wait time.Duration) (func() error, error) {
+			home, err := os.UserHomeDir()
+			if err != nil {
+				return nil, fmt.Errorf("-l: %w", err)
+			}
+			return endpoint.SyncLock(ctx, home, wait)
+		},
 	}
 }
 

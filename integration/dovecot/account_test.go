@@ -26,6 +26,7 @@ type account struct {
 	home   string
 	conf   string
 	format string // maildir, sdbox, mdbox
+	domain string // its host's name
 
 	allowed string // a warning that is no wonder: each line of stderr may have it
 }
@@ -64,7 +65,7 @@ func newAccount(e *harness.Env, name, format string) *account {
 // newAccountWith also chooses the separator and adds settings.
 func newAccountWith(e *harness.Env, name, format, separator, more string) *account {
 	e.TB.Helper()
-	a := &account{e: e, t: e.TB, name: name, home: e.Path(name), conf: e.Path(name + ".conf"), format: format}
+	a := &account{e: e, t: e.TB, name: name, home: e.Path(name), conf: e.Path(name + ".conf"), format: format, domain: name + ".example.org"}
 	must(a.t, os.MkdirAll(a.home, 0o700))
 	user, group := mailUser()
 	text := fmt.Sprintf(settings, a.home, user, group, locations[format], separator) + more
@@ -112,7 +113,7 @@ func (a *account) maildir() harness.Maildir {
 func (a *account) environment() []string {
 	return []string{
 		"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=" + a.home, "USER=" + a.name, "TZ=UTC",
-		"DOVECOT_HOSTNAME=" + a.name, "DOVECOT_HOSTDOMAIN=" + a.name + ".example.org",
+		"DOVECOT_HOSTNAME=" + a.name, "DOVECOT_HOSTDOMAIN=" + a.domain,
 	}
 }
 

@@ -1,103 +1,11 @@
 package dovecot
 
 import (
-	"bufio"
-	"bytes"
-	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
-
-// cutVariable makes the test binary a link between the two ends of a conversation that breaks: "up:7 COUNTER" ends it after
-// the seventh item of the master, "down:7" after the seventh of the slave. The number of items that went through is written
-// to the file of the counter.
-const cutVariable = "DSYNCFS_TEST_CUT"
-
-// breakingLink runs the command of its arguments and passes its streams on until the place of the cut.
-func breakingLink(spec string) int {
-	place, counter, _ := strings.Cut(spec, " ")
-	direction, n, _ := strings.Cut(place, ":")
-	limit, err := strconv.Atoi(n)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "cut:", err)
-		return 64
-	}
-	cmd := exec.Command(os.Args[1], os.Args[2:]...)
-	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, cutVariable+"=") })
-	cmd.Stderr = os.Stderr
-	stdin, err1 := cmd.StdinPipe()
-	stdout, err2 := cmd.StdoutPipe()
-	if err := cmd.Start(); err1 != nil || err2 != nil || err != nil {
-		fmt.Fprintln(os.Stderr, "cut:", err1, err2, err)
-		return 64
-	}
-	limits := map[string]int{"up": -1, "down": -1}
-	limits[direction] = limit
-	cut := make(chan bool, 2)
-	go func() {
-		cut <- passOn(stdin, os.Stdin, limits["up"], counter+".up")
-		stdin.Close()
-	}()
-	go func() { cut <- passOn(os.Stdout, stdout, limits["down"], counter+".down") }()
-	if !<-cut { // one side is done by itself; the slave still waits for the end of its input
-		if !<-cut {
-			cmd.Wait()
-			return cmd.ProcessState.ExitCode()
-		}
-	}
-	os.Stdout.Close()
-	stdin.Close()
-	stdout.Close()
-	ended := make(chan struct{})
-	go func() { cmd.Wait(); close(ended) }()
-	select {
-	case <-ended:
-	case <-time.After(20 * time.Second):
-		cmd.Process.Kill()
-		<-ended
-	}
-	return 1
-}
-
-// passOn copies a stream item by item and reports whether it was cut after limit of them.
-func passOn(to io.Writer, from io.Reader, limit int, counter string) bool {
-	in := bufio.NewReader(from)
-	items, lists, body := 0, false, false
-	defer func() { _ = os.WriteFile(counter, []byte(strconv.Itoa(items)), 0o644) }()
-	for {
-		line, err := in.ReadBytes('\n')
-		if len(line) > 0 {
-			if _, werr := to.Write(line); werr != nil {
-				return false
-			}
-		}
-		if err != nil {
-			return false
-		}
-		text := bytes.TrimRight(line, "\r\n")
-		switch {
-		case !lists: // the lists of fields
-			lists = string(text) == "."
-			continue
-		case body:
-			if body = string(text) != "."; body {
-				continue
-			}
-		case text[0] == 'M' && !bytes.HasSuffix(text, []byte("\x02")):
-			body = true
-			continue // the item ends with its body
-		}
-		if items++; items == limit {
-			return true
-		}
-	}
-}
 
 // cuts are the places to try: every one with DSYNCFS_DOVECOT_CUTS=all, one with its number, else a few of them.
 func cuts(items int) []int {
@@ -144,22 +52,6 @@ func (p *broken) restore() {
 	p.Must("sh", "-c", "cd "+p.Dir+" && rm -rf ours dove state && tar xf before.tar")
 }
 
-// over is a command that runs another one over a link with a cut.
-func (p *broken) over(direction string, n int, command []string) []string {
-	self, err := os.Executable()
-	must(p.t, err)
-	return append([]string{"env", fmt.Sprintf("%s=%s:%d %s", cutVariable, direction, n, p.Path("count")), self}, command...)
-}
-
-// counted returns how many items went one way in the last conversation.
-func (p *broken) counted(direction string) int {
-	text, err := os.ReadFile(p.Path("count." + direction))
-	must(p.t, err)
-	n, err := strconv.Atoi(string(text))
-	must(p.t, err)
-	return n
-}
-
 // contents is what both sides have: mailboxes and mails with flags, whatever their UIDs.
 func contents(a *account) []string {
 	var lines []string
@@ -180,7 +72,7 @@ func contents(a *account) []string {
 func (p *broken) breaks(sync func(link func(command []string) []string), settle func()) {
 	p.t.Helper()
 	through := func(direction string, n int) func([]string) []string {
-		return func(command []string) []string { return p.over(direction, n, command) }
+		return func(command []string) []string { return p.through(direction, n, command) }
 	}
 	sync(through("up", 0))
 	settle()

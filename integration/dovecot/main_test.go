@@ -10,8 +10,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if spec := os.Getenv(cutVariable); spec != "" {
-		os.Exit(breakingLink(spec))
+	if spec := os.Getenv(linkVariable); spec != "" {
+		os.Exit(runLink(spec))
 	}
 	os.Exit(harness.Main(m))
 }

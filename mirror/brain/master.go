@@ -103,7 +103,7 @@ func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome
 	err := m.run(ctx, r)
 	m.c.woken = false // a wake that came in was sent before the slave heard of this round, which looks at everything anyway
 	if err != nil {
-		err = r.reason(ctx, err)
+		err = m.c.explain(r.reason(ctx, err))
 		return r.out, r.saveBases(context.WithoutCancel(ctx), err)
 	}
 	m.link.remember(r)
@@ -117,19 +117,12 @@ func (m *Master) run(ctx context.Context, r *round) error {
 			return err
 		}
 	}
-	if err := r.sendNow(r.h); err != nil {
-		return err
-	}
-	// The slave refreshes its store while we refresh ours.
-	if err := r.refresh(ctx); err != nil {
-		return r.abort(err)
-	}
-	peer, err := r.peerHandshake(ctx)
+	unlock, err := m.meet(ctx, r)
 	if err != nil {
 		return err
 	}
-	r.peer = peer
-	m.live = r.ours() && r.h.Live && peer.Live
+	defer unlock()
+	m.live = r.ours() && r.h.Live && r.peer.Live
 	r.out.Peer = r.baseKey()
 	if err := r.loadBases(ctx); err != nil {
 		return r.abort(err)
@@ -145,12 +138,38 @@ func (m *Master) run(ctx context.Context, r *round) error {
 		}
 	}
 	if err := r.exchangeTrees(ctx); err != nil {
-		return r.abort(err)
+		return r.abort(r.lockedThere(err))
 	}
 	if err := r.announceMailboxes(ctx); err != nil {
 		return r.abort(err)
 	}
 	return r.finish(ctx, m.live)
+}
+
+// meet exchanges handshakes and brings what is known of the own store up to date, under the lock of the user's syncs if
+// that was asked for.
+func (m *Master) meet(ctx context.Context, r *round) (unlock func(), err error) {
+	if err := r.sendNow(r.h); err != nil {
+		return nil, err
+	}
+	if r.h.LockTimeout == 0 { // the slave refreshes its store while we refresh ours
+		if err := r.refresh(ctx); err != nil {
+			return nil, r.abort(err)
+		}
+	}
+	if r.peer, err = r.peerHandshake(ctx); err != nil {
+		return nil, err
+	}
+	if unlock, err = r.lock(ctx); err != nil {
+		return nil, r.abort(err)
+	}
+	if r.h.LockTimeout > 0 {
+		if err := r.refresh(ctx); err != nil {
+			unlock()
+			return nil, r.abort(err)
+		}
+	}
+	return unlock, nil
 }
 
 // sendNow sends items and flushes.
@@ -288,16 +307,24 @@ func finishError(f *item.Finish) error {
 	case f.Guard:
 		return &GuardError{f.Error}
 	}
-	return &PeerError{f.Error}
+	return &PeerError{f.Error, f.MailError == mailErrorInUse}
 }
 
-// PeerError is any other error that the other side reported, in its own words, which name it.
-type PeerError struct{ Text string }
+// PeerError is any other error that the other side reported, in its own words. Those of a dsyncfs name it.
+type PeerError struct {
+	Text   string
+	Locked bool // it wraps ErrLocked
+}
 
 func (e *PeerError) Error() string { return e.Text }
 
 // Unwrap makes it an error of the peer.
-func (e *PeerError) Unwrap() error { return ErrPeer }
+func (e *PeerError) Unwrap() []error {
+	if e.Locked {
+		return []error{ErrPeer, ErrLocked}
+	}
+	return []error{ErrPeer}
+}
 
 // announceMailboxes goes through the own tree and compares what may differ.
 func (r *round) announceMailboxes(ctx context.Context) error {

@@ -2,7 +2,9 @@ package brain
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
+	"time"
 
 	"dsyncfs/mirror/guard"
 	"dsyncfs/mirror/item"
@@ -24,6 +26,10 @@ type Options struct {
 	Now      func() int64  // seconds since the epoch, for tree changes
 	Logger   *slog.Logger
 	Progress Progress // may be nil
+
+	// Lock waits for the lock that keeps two syncs of one user apart, which option -l asks for, and returns how to give it
+	// back. The error wraps ErrLocked if the time was not enough. Nil: nothing is locked here.
+	Lock func(ctx context.Context, wait time.Duration) (unlock func() error, err error)
 
 	// Witness reports whether someone saw a mail, or with an empty base the mailbox, go away; see store.RefreshOptions.
 	Witness func(mailbox mail.Name, base string) bool
@@ -109,6 +115,7 @@ type round struct {
 
 	local      []mail.Mailbox // own tree, after the tree phase
 	remote     map[mail.MailboxGUID]remoteNode
+	spelling   map[mail.Name][]string // names of the other side that could not be taken over as they are
 	bases      map[mail.MailboxGUID]store.State
 	newBases   map[mail.MailboxGUID]store.State
 	refused    map[mail.MailboxGUID]struct{} // as slave: told common states that this side does not know

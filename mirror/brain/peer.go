@@ -95,6 +95,16 @@ func (c *conversation) idle(idle bool) {
 	}
 }
 
+// explain asks a Peer about an error that came from the other side: it may know its name, and how its program ended.
+func (c *conversation) explain(err error) error {
+	p, ok := c.peer.(interface{ Explain(error) error })
+	var sending *sendError
+	if ok && (errors.Is(err, ErrPeer) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &sending)) {
+		return p.Explain(err)
+	}
+	return err
+}
+
 func (c *conversation) send(items ...item.Item) error {
 	for _, it := range items {
 		if err := c.peer.Send(it); err != nil {

@@ -225,6 +225,11 @@ func (r *round) serve(ctx context.Context, open func(context.Context) (store.Sto
 	if err := r.checkRequest(); err != nil {
 		return err
 	}
+	unlock, err := r.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := r.refresh(ctx); err != nil {
 		return err
 	}
@@ -268,7 +273,7 @@ func (r *round) checkRequest() error {
 // fail tells the master why this side gives up. A stock master understands Done only, where a line may start.
 func (r *round) fail(err error) error {
 	if errors.Is(err, ErrPeer) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
+		return fmt.Errorf("the master went away: %w", err)
 	}
 	if r.ours() {
 		text := err.Error()
@@ -276,6 +281,9 @@ func (r *round) fail(err error) error {
 			text = r.Side + ": " + text
 		}
 		f := &item.Finish{Error: text, MailError: 1, Guard: errors.Is(err, guard.ErrMassExpunge)}
+		if errors.Is(err, ErrLocked) {
+			f.MailError = mailErrorInUse
+		}
 		r.lastWord(f)
 	} else {
 		r.lastWord(&item.Done{})

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dsyncfs/mirror/item"
@@ -46,6 +47,7 @@ type Peer struct {
 	lists    *layouts     // announced by the peer
 	body     *valueReader // of the last item, nil if it had none
 	recvDone bool         // an end was received: Done or EOF
+	ended    atomic.Bool  // see Ended
 
 	// The sending half.
 	out     *bufio.Writer
@@ -76,7 +78,7 @@ func NewPeer(conn io.ReadWriteCloser, opts Options) *Peer {
 	p := &Peer{opts: opts, conn: conn}
 	p.watch.timeout = opts.Timeout
 	p.watch.expired = func(after time.Duration) { p.fail(fmt.Errorf("%w for %s", ErrTimeout, after)) }
-	p.in.src = bufio.NewReaderSize(&watchedReader{conn, &p.watch, opts.RawIn}, bufferSize)
+	p.in.src = bufio.NewReaderSize(&watchedReader{conn, &p.watch, opts.RawIn, &p.ended}, bufferSize)
 	p.out = bufio.NewWriterSize(&watchedWriter{conn, &p.watch, opts.RawOut}, bufferSize)
 	p.fields = fields{record: &record{}, words: words{}}
 	return p
@@ -125,6 +127,9 @@ func (p *Peer) Features() Features { return featuresOf(p.minor) }
 
 // PeerIsDsyncfs reports whether the peer knows our extension. Fields marked "ours" are sent to no other peer.
 func (p *Peer) PeerIsDsyncfs() bool { return p.lists != nil && p.lists.has(handshakeKind, hVersion) }
+
+// Ended reports whether the other side said its last word or closed its end of the connection.
+func (p *Peer) Ended() bool { return p.ended.Load() }
 
 // SetTimeout changes Options.Timeout; negative is none, as is right between two rounds of a kept connection.
 func (p *Peer) SetTimeout(d time.Duration) { p.watch.setTimeout(d) }
@@ -286,6 +291,7 @@ func (p *Peer) recv() (item.Item, error) {
 			return &item.EndOfList{}, nil
 		case letterDone:
 			p.recvDone = true
+			p.ended.Store(true)
 			return &item.Done{}, nil
 		}
 	}

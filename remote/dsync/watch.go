@@ -3,6 +3,7 @@ package dsync
 import (
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -93,12 +94,16 @@ type watchedReader struct {
 	io.Reader
 	watch *watch
 	raw   io.Writer
+	ended *atomic.Bool
 }
 
 func (r *watchedReader) Read(p []byte) (int, error) {
 	r.watch.begin()
 	n, err := r.Reader.Read(p)
 	r.watch.end()
+	if err == io.EOF {
+		r.ended.Store(true)
+	}
 	if r.raw != nil {
 		r.raw.Write(p[:n])
 	}

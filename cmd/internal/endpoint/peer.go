@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -61,7 +62,44 @@ func (c gentleConn) Close() error {
 // streamPeer names the other side in errors and ends its program when closed.
 type streamPeer struct {
 	*dsync.Peer
+	name string
 	conn remote.Conn
+}
+
+// Explain says of the error of a round which side it came from, and of a program that went away in the middle how it ended.
+func (p *streamPeer) Explain(err error) error {
+	var said *brain.PeerError
+	switch {
+	case errors.As(err, &said):
+		if p.PeerIsDsyncfs() {
+			return err // it names itself
+		}
+	case errors.Is(err, dsync.ErrTimeout):
+		return err
+	case errors.Is(err, brain.ErrGaveUp), p.Ended():
+		if exit := p.explain(nil); exit != nil {
+			return &endedError{exit, err}
+		}
+	default:
+		return err
+	}
+	return fmt.Errorf("%s: %w", p.name, err)
+}
+
+// endedError is that the remote program ended in the middle of a round.
+type endedError struct {
+	exit error // names the program and says how it ended
+	at   error // what was due
+}
+
+func (e *endedError) Error() string { return fmt.Sprintf("%v (%v)", e.exit, e.at) }
+
+// Unwrap returns both, as far as at says more than that nobody listens any more.
+func (e *endedError) Unwrap() []error {
+	if remote.Classify(e.at) == remote.ErrTransient {
+		return []error{e.exit}
+	}
+	return []error{e.exit, e.at}
 }
 
 // explain adds the exit of the remote program to an error of the stream, which often is the real cause.

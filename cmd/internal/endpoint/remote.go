@@ -138,7 +138,7 @@ func (r *Remote) dialStream(ctx context.Context) (*streamPeer, error) {
 		return nil, err
 	}
 	p := dsync.NewPeer(gentleConn{conn}, dsync.Options{Name: r.Name, Timeout: r.cfg.Timeout, Logger: r.log})
-	peer := &streamPeer{Peer: p, conn: conn}
+	peer := &streamPeer{Peer: p, name: r.Name, conn: conn}
 	if err := p.Handshake(ctx); err != nil {
 		err = peer.explain(err)
 		return nil, errors.Join(err, peer.Close())

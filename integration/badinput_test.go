@@ -499,3 +499,43 @@ func TestAStateInUseIsToldWithItsOwner(t *testing.T) {
 	}
 	r.Want(1).ClearError().Says(fmt.Sprint(first.PID()))
 }
+
+// A name that the other store cannot hold is another one there, and stays what it is here, whichever side starts.
+func TestNamesThatOneLayoutCannotHold(t *testing.T) {
+	t.Parallel()
+	for _, starter := range []string{"LAYOUT=fs", "Maildir++"} {
+		t.Run(starter+" starts", func(t *testing.T) {
+			p := newPair(t)
+			fs, plus := &p.a, &p.b
+			if starter == "Maildir++" {
+				fs, plus = &p.b, &p.a
+			}
+			fs.FS = true
+			p.locate()
+			fs.Create(t, "INBOX", "v1.2", "Lists/golang.org")
+			plus.Create(t, "INBOX")
+			want := deliverMany(t, *fs, "v1.2", "here", 2).Len()
+			for range 3 {
+				p.mirror().Want(0)
+			}
+			plus.Create(t, "v1_2/below")
+			p.mirror().Want(0)
+			p.mirror().Want(0)
+			for m, names := range map[*harness.Maildir][]string{
+				fs: {"INBOX", "Lists/golang.org", "v1.2", "v1.2/below"}, plus: {"INBOX", "Lists/golang_org", "v1_2", "v1_2/below"},
+			} {
+				boxes := m.Read(t).Mailboxes
+				for _, name := range names {
+					if boxes[name] == nil {
+						t.Errorf("%s is not in %s", name, m.Location())
+					} else if strings.HasSuffix(name, "2") && len(boxes[name].Messages) != want {
+						t.Errorf("%d mails in %s", len(boxes[name].Messages), name)
+					}
+				}
+				if len(boxes) != len(names) {
+					t.Errorf("%s has %d mailboxes, want %q", m.Location(), len(boxes), names)
+				}
+			}
+		})
+	}
+}

@@ -16,7 +16,7 @@ func newServed(t *testing.T, format string) *served { return &served{pair: newPa
 
 // remote is the command that doveadm runs.
 func (p *served) remote(options ...string) []string {
-	words := append([]string{"env"}, p.Vars()...)
+	words := append([]string{"env", "HOME=" + p.Home}, p.Vars()...)
 	words = append(words, harness.Binary(p.t), "-o", "mail_location="+p.ours.maildir().Location())
 	return append(append(words, options...), "dsync-server")
 }

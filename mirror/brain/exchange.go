@@ -28,6 +28,7 @@ type exchange struct {
 
 	requested requests
 	sent      int
+	altered   alterations
 	lastOwn   item.State // what this side says at the end
 
 	// The receiver closes each of these when it got that far; the sender waits for them.
@@ -306,6 +307,7 @@ func (x *exchange) finish() {
 	if x.sent > 0 {
 		x.r.out.Changed = true
 	}
+	x.altered.tell(x.r, x.mb.Name())
 	x.r.compared(x.mb.Name())
 }
 

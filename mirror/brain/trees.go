@@ -187,8 +187,14 @@ func matchPattern(pattern, name string) bool {
 // sendTree tells the own tree; remote is the other side's, if it was heard already.
 func (r *round) sendTree(boxes []mail.Mailbox, deletions []mail.Deletion, sep byte, remote *tree.Tree) error {
 	for _, box := range boxes {
+		// One that nobody renamed here was made of the other side's, perhaps with another replacement for what it cannot hold.
+		if node, there := r.remote[box.Status.GUID]; there && !box.Status.GUID.IsZero() && box.Renamed == 0 && r.spelling[node.name] != nil {
+			r.spelling[box.Name] = r.spelling[node.name]
+		}
+	}
+	for _, box := range boxes {
 		n := &item.Node{
-			Parts: box.Name.Parts(), Existence: box.Existence, GUID: box.Status.GUID,
+			Parts: r.spell(box.Name), Existence: box.Existence, GUID: box.Status.GUID,
 			Renamed: box.Renamed, Subscribed: box.Subscribed, SubscriptionChanged: box.SubscriptionChanged,
 		}
 		if !box.Status.GUID.IsZero() {
@@ -205,6 +211,21 @@ func (r *round) sendTree(boxes []mail.Mailbox, deletions []mail.Deletion, sep by
 		d.Separator, d.Escape, d.Deletions = r.stock.separator, r.stock.escape, r.tellDeletions(deletions, sep, remote)
 	}
 	return r.sendNow(&item.EndOfList{}, d)
+}
+
+// spell returns a name as the other side told it, if this side's store could not hold it as it was: else the other side
+// would take it for a new name. What is only here goes below the parent as it is called there.
+func (r *round) spell(name mail.Name) []string {
+	if len(r.spelling) == 0 {
+		return name.Parts()
+	}
+	if parts, told := r.spelling[name]; told {
+		return parts
+	}
+	if parent := name.Parent(); parent != "" {
+		return append(slices.Clip(r.spell(parent)), name.Base())
+	}
+	return name.Parts()
 }
 
 // receiveTree hears the other side's tree, with names as this side's store can hold them.
@@ -226,8 +247,12 @@ func (r *round) receiveTree(ctx context.Context) (*tree.Tree, error) {
 	}
 	boxes := make([]mail.Mailbox, 0, len(nodes))
 	names := mapper.MapAll(parts)
+	r.spelling = make(map[mail.Name][]string)
 	for i, name := range names {
 		n := nodes[i]
+		if mail.JoinName(parts[i]...) != name {
+			r.spelling[name] = parts[i]
+		}
 		box := mail.Mailbox{
 			Name: name, Existence: n.Existence, Renamed: n.Renamed,
 			Subscribed: n.Subscribed, SubscriptionChanged: n.SubscriptionChanged,
@@ -322,6 +347,9 @@ func (r *round) changeOne(ctx context.Context, c tree.Change) (changed bool, err
 	r.Logger.Debug("tree", "change", c.String())
 	switch c.Op {
 	case tree.Create:
+		if parts, unlike := r.spelling[c.Name]; unlike {
+			r.Logger.Info(fmt.Sprintf("mailbox %q of the other side is called %q here", string(mail.JoinName(parts...)), string(c.Name)))
+		}
 		return r.create(ctx, c)
 	case tree.CreateDirectory:
 		err = r.store.CreateDirectory(ctx, c.Name)

@@ -34,7 +34,7 @@ func (s *Store) Create(ctx context.Context, name mail.Name, guid mail.MailboxGUI
 	if err := s.makeMailbox(ctx, dir, head); err != nil {
 		return fmt.Errorf("create %s: %w", describe(name), gone(err))
 	}
-	rec := store.MailboxRecord{Name: name, Renamed: s.now(), LogStart: 1, Signature: signature{dirty: true}.encode()}
+	rec := store.MailboxRecord{Name: name, LogStart: 1, Signature: signature{dirty: true}.encode()}
 	rec.Status = mail.Status{GUID: guid, UIDValidity: validity, UIDNext: 1, FirstRecent: 1, HighestModSeq: 1}
 	return s.cat.Update(func(tx store.CatalogTx) error {
 		for _, d := range []mail.Deletion{{Kind: mail.DeletedMailbox, ID: mail.GUID128(guid)}, {Kind: mail.DeletedDirectory, ID: s.nameHash(name)}} {

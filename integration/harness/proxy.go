@@ -1,14 +1,15 @@
 package harness
 
 import (
+	"bytes"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Link is the network between dsyncfs and a [Remote]: a port that can be cut off and joined again.
@@ -20,6 +21,7 @@ type Link struct {
 	addr   string
 	target string
 
+	delay    time.Duration // one way
 	mu       sync.Mutex
 	listener net.Listener
 	conns    map[net.Conn]bool
@@ -40,6 +42,13 @@ func (r *Remote) NewLink() *Link {
 	}
 	tb.Cleanup(l.Cut)
 	return l
+}
+
+// Slow makes what passes from now on take so long, in each direction. It does not narrow the link.
+func (l *Link) Slow(oneWay time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.delay = oneWay
 }
 
 // Options are the settings with which the remote can be reached through the link.
@@ -101,11 +110,47 @@ func (l *Link) accept(listener net.Listener) {
 
 // copy passes on one direction; when it ends both do.
 func (l *Link) copy(to, from net.Conn) {
-	_, _ = io.Copy(to, from) // either side may end it
+	l.carry(to, from)
 	to.Close()
 	from.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.conns, to)
 	delete(l.conns, from)
+}
+
+// parcel is some bytes with the time at which they arrive.
+type parcel struct {
+	bytes []byte
+	due   time.Time
+}
+
+// carry passes on bytes, each after the delay that was in force when it was sent. Either side may end it.
+func (l *Link) carry(to, from net.Conn) {
+	way := make(chan parcel, 1<<10)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for p := range way {
+			time.Sleep(time.Until(p.due))
+			if _, err := to.Write(p.bytes); err != nil {
+				from.Close() // so that the reader ends
+			}
+		}
+	}()
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		l.mu.Lock()
+		due := time.Now().Add(l.delay)
+		l.mu.Unlock()
+		if n > 0 {
+			way <- parcel{bytes.Clone(buf[:n]), due}
+		}
+		if err != nil {
+			break
+		}
+	}
+	close(way)
+	<-done
 }

@@ -46,6 +46,7 @@ type Engine struct {
 	log     *slog.Logger
 
 	kick     chan struct{}    // something changed locally; holds at most one
+	retry    chan struct{}    // the remote may be there again; holds at most one
 	requests chan syncRequest // rounds that somebody waits for
 
 	mu      sync.Mutex
@@ -70,7 +71,7 @@ type syncResult struct {
 func NewEngine(p Pair, req brain.Request, t Timing, j *journal.Journal) *Engine {
 	e := &Engine{
 		pair: p, request: req, timing: t.withDefaults(), journal: j, log: p.Logger,
-		kick: make(chan struct{}, 1), requests: make(chan syncRequest), turn: make(chan struct{}),
+		kick: make(chan struct{}, 1), retry: make(chan struct{}, 1), requests: make(chan syncRequest), turn: make(chan struct{}),
 	}
 	e.pair.Options.Live = true
 	e.pair.Options.Recent = new(brain.RecentLosses)
@@ -86,6 +87,14 @@ func NewEngine(p Pair, req brain.Request, t Timing, j *journal.Journal) *Engine 
 func (e *Engine) Notify() {
 	select {
 	case e.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Retry says that the remote may be there again, if it was away: the next attempt is due at once.
+func (e *Engine) Retry() {
+	select {
+	case e.retry <- struct{}{}:
 	default:
 	}
 }
@@ -244,6 +253,11 @@ func (l *loop) await(ctx context.Context) reason {
 	case <-kick:
 		l.batch(ctx)
 		why.local = true
+	case <-l.retry:
+		if l.failures == 0 {
+			break // it was not away
+		}
+		l.failures = 1
 	case <-told:
 	case <-timer.C:
 	}

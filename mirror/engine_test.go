@@ -188,6 +188,21 @@ func TestReconnectsWithBackoff(t *testing.T) {
 	})
 }
 
+func TestANetworkThatComesBackIsTriedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldAway(t, errors.New("no route"))
+		defer w.stop()
+		settle(time.Hour) // the pauses are as long as they get
+		w.deliver("waits")
+		w.setAway(nil)
+		w.engine.Retry()
+		settle(100 * time.Millisecond)
+		if n := count(w.remote); n != 1 {
+			t.Errorf("remote has %d mails a moment after the network came back", n)
+		}
+	})
+}
+
 func TestBarrierWaitsForARoundThatBeganLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -11,6 +11,7 @@ package remote
 import (
 	"context"
 	"io"
+	"time"
 )
 
 // Dialer opens connections to one host. A Dialer is used again after a connection was lost; it keeps what the user
@@ -39,6 +40,12 @@ type Session interface {
 	// Close ends every program still running, closes the connection and returns when nothing of it is left behind: no
 	// goroutine, no process. The second and later calls do nothing.
 	Close() error
+}
+
+// Prober is a Session that can find out at once whether the peer is still there.
+type Prober interface {
+	// Probe asks the peer for an answer. A peer that says nothing within limit is given up: Done follows. It does not wait.
+	Probe(limit time.Duration)
 }
 
 // Conn is the standard input and output of one program at the other end. Whoever started it closes it. One goroutine may read while another

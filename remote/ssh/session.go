@@ -111,6 +111,27 @@ func (s *session) alive() bool {
 	return err == nil
 }
 
+// Probe implements [remote.Prober].
+func (s *session) Probe(limit time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.work.Go(func() {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		s.work.Go(func() { s.alive() })
+		select {
+		case <-s.done:
+		case <-timer.C:
+			if silence := s.wire.silence(); silence >= limit {
+				s.fail(fmt.Errorf("no answer for %v", silence.Round(time.Millisecond)))
+			}
+		}
+	})
+}
+
 func (s *session) Done() <-chan struct{} { return s.done }
 
 func (s *session) Wait() error {

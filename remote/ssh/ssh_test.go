@@ -665,6 +665,24 @@ func TestDeadPeerIsNoticed(t *testing.T) {
 	}
 }
 
+// TestProbe: with keepalives far away, a probe tells a dead peer from one that is only quiet.
+func TestProbe(t *testing.T) {
+	s := harness.StartSSHD(t)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	session := works(t, options(s))
+	session.(remote.Prober).Probe(10 * time.Second)
+	if out := output(t, session, "echo", "here"); out != "here\n" {
+		t.Errorf("answer %q", out)
+	}
+	resume := stopPeer(t, session)
+	session.(remote.Prober).Probe(300 * time.Millisecond)
+	if err := session.Wait(); remote.Classify(err) != remote.ErrTransient || !strings.Contains(err.Error(), "no answer for") {
+		t.Errorf("session: %v", err)
+	}
+	session.Close()
+	resume()
+}
+
 func TestQuietPeerIsNotDead(t *testing.T) {
 	s := harness.StartSSHD(t)
 	opts := options(s)

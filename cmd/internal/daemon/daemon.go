@@ -48,6 +48,7 @@ type Options struct {
 	Source     string // shown as the source of the mount; empty: "dsyncfs:" and the remote location
 	Logger     *slog.Logger
 
+	Probe    func() // finds out whether the connection to the remote still works; may be nil
 	Ready    func() // called once, when programs can use the mount
 	Stopping func() // called once, when an end begins; may be nil
 }
@@ -186,6 +187,7 @@ func (m *mounted) serve(ctx context.Context, control *net.UnixListener) error {
 	defer endEngine()
 	g.Go(func() error { return m.engine.Run(engineCtx, flushTime) })
 	g.Go(func() error { return m.watchBacking(gctx) })
+	g.Go(func() error { return m.watchNetwork(gctx) })
 	g.Go(func() error { return m.control(gctx, control) })
 	g.Go(func() error {
 		defer endEngine()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"dsyncfs/cmd/internal/config"
 	"dsyncfs/mirror/brain"
@@ -194,6 +195,20 @@ type stream struct {
 func (s *stream) Close() error {
 	defer s.end(nil)
 	return s.Conn.Close()
+}
+
+// probeTime is how long a peer may take to answer after the network changed.
+const probeTime = 3 * time.Second
+
+// Probe finds out, without waiting, whether the kept connection still works, if that can be asked. One that does not ends.
+func (r *Remote) Probe() {
+	if !r.mu.TryLock() {
+		return // it is being made or ended
+	}
+	defer r.mu.Unlock()
+	if p, ok := r.session.(remote.Prober); ok {
+		p.Probe(probeTime)
+	}
 }
 
 // Close ends the connection.

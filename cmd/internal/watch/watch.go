@@ -1,6 +1,7 @@
-// Package watch tells when somebody changes a Maildir, by inotify.
+// Package watch tells when somebody changes a Maildir, by inotify, and when the network of this machine changed.
 //
-// Start from [Maildir]. It says that something changed and in which directories, never what: the next look at the store finds
+// Start from [Maildir] and [Network]. Maildir says that something changed and in which directories, never what: the next look at
+// the store finds
 // out. What only programs of the store's own kind write (locks, indexes, temporary files) does not count.
 package watch
 

@@ -3,7 +3,7 @@ package fusefs
 import "github.com/hanwen/go-fuse/v2/fuse"
 
 // What the mount serves, in one place. Not in the list, and left to the kernel or refused by it: GETLK, SETLK and SETLKW
-// (locks are the kernel's own), LSEEK, COPY_FILE_RANGE, STATX, IOCTL, ACCESS (the kernel checks).
+// (locks are the kernel's own), LSEEK, COPY_FILE_RANGE, STATX, IOCTL.
 var _ interface {
 	fuse.RawFileSystem
 	served
@@ -22,6 +22,7 @@ type served interface {
 	Link(<-chan struct{}, *fuse.LinkIn, string, *fuse.EntryOut) fuse.Status
 	Symlink(<-chan struct{}, *fuse.InHeader, string, string, *fuse.EntryOut) fuse.Status
 	Readlink(<-chan struct{}, *fuse.InHeader) ([]byte, fuse.Status)
+	Access(<-chan struct{}, *fuse.AccessIn) fuse.Status
 	GetXAttr(<-chan struct{}, *fuse.InHeader, string, []byte) (uint32, fuse.Status)
 	ListXAttr(<-chan struct{}, *fuse.InHeader, []byte) (uint32, fuse.Status)
 	SetXAttr(<-chan struct{}, *fuse.SetXAttrIn, string, []byte) fuse.Status

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkMount compares the mount with the bare directory. Each workload is run by another process on both, alternately;
@@ -122,12 +124,12 @@ var workloads = map[string]func(dir string, n int) error{
 		return each(dir+"/cur", func(path string) error {
 			base, flags, _ := strings.Cut(path, ":2,")
 			if flags == "" {
-				return os.Rename(path, base+":2,S")
+				return unix.Rename(path, base+":2,S")
 			}
-			return os.Rename(path, base+":2,")
+			return unix.Rename(path, base+":2,")
 		})
 	},
-	"unlink": func(dir string, n int) error { return each(dir+"/new", os.Remove) },
+	"unlink": func(dir string, n int) error { return each(dir+"/new", unix.Unlink) },
 }
 
 func names(dir string) ([]string, error) {
@@ -180,5 +182,5 @@ func deliverOne(dir string, i int, sync bool) error {
 	if err != nil {
 		return err
 	}
-	return os.Rename(dir+"/tmp/"+name, dir+"/new/"+name)
+	return unix.Rename(dir+"/tmp/"+name, dir+"/new/"+name)
 }

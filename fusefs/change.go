@@ -84,6 +84,9 @@ func (f *fileSystem) lockBoxes(ctx context.Context, paths []string) (unlock func
 }
 
 func (f *fileSystem) lockBox(ctx context.Context, path string) (unlock func(), err error) {
+	if done, ok := f.uidLock.join(path); ok {
+		return done, nil
+	}
 	wait, done, skip := f.uidLock.enter(ctx, path, func() bool { return f.lockFileExists(path) })
 	if skip {
 		return func() {}, nil
@@ -93,7 +96,10 @@ func (f *fileSystem) lockBox(ctx context.Context, path string) (unlock func(), e
 	if err != nil && wait.Err() != nil && errors.Is(context.Cause(wait), errHeldThroughMount) {
 		return func() {}, nil
 	}
-	return unlock, err
+	if err != nil {
+		return nil, err
+	}
+	return f.uidLock.keep(path, unlock), nil
 }
 
 // lockFileExists looks whether a lock that was made through the mount is still there.

@@ -47,11 +47,25 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	id := f.adopt(d, name, &st)
 	f.files.release(f.files.put(id, file, true))
 	f.answer(&out.EntryOut, d, id, st.Rdev)
-	out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_KEEP_CACHE}
+	f.table.Get(id).Flags |= inode.Created
+	out.OpenOut = fuse.OpenOut{OpenFlags: openFlags(d, in.Flags)}
+	if d.kind == tmpDir {
+		out.SetEntryTimeout(mailTimeout) // it is about to be a mail, and the kernel keeps the time over a rename
+	}
 	if !m.empty() {
 		f.beginRewrite(id)
 	}
 	return fuse.OK
+}
+
+// openFlags says how the kernel is to treat a file that was just made. What a delivery agent only writes is written directly:
+// through the page cache the kernel would first ask whether the file has capabilities that a write must clear, one message
+// a file, and would drop the pages when it learns the new time of the file.
+func openFlags(d *directory, flags uint32) uint32 {
+	if d.kind == tmpDir && flags&unix.O_ACCMODE == unix.O_WRONLY {
+		return fuse.FOPEN_DIRECT_IO
+	}
+	return fuse.FOPEN_KEEP_CACHE
 }
 
 // createMeans says what a new name means: a mail if it is one, although its bytes are still to come.
@@ -236,6 +250,7 @@ func (f *fileSystem) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fus
 	defer f.mu.Unlock()
 	id := f.table.New()
 	f.table.Get(id).SetType(st.Ino, uint16(st.Mode))
+	f.table.Get(id).Flags |= inode.Created
 	f.refresh(id, &st)
 	f.files.release(f.files.put(id, file, true))
 	f.files.pin(id)
@@ -285,6 +300,9 @@ func (f *fileSystem) link(id inode.ID, d *directory, fd *descriptor, name string
 	}
 	if own {
 		m, lock = meaning{}, nil
+		if !from.visible() && to.visible() {
+			defer f.push(id)
+		}
 	}
 	if err := f.change("link", m, lock, func() error { return f.linkNode(id, oldDir, oldName, fd.fd, name) }); err != nil {
 		return err

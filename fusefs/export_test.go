@@ -47,6 +47,11 @@ func (r Raw) Changed(dir string, names ...string) {
 	r.notices.flush()
 }
 
+// ExpectRename announces a rename of the engine.
+func (r Raw) ExpectRename(dir, name, toDir, toName string) {
+	r.own.expect(ownOp{"rename", dir, name, toDir, toName}, 0)
+}
+
 // Close ends it.
 func (r Raw) Close() { r.close() }
 

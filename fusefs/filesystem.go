@@ -37,6 +37,7 @@ type fileSystem struct {
 	files   *descriptors
 	dirFDs  *descriptors
 	notices *notifier
+	pushes  pushBudget
 	own     *ownOps
 	uidLock *uidLocks
 	umask   uint32
@@ -298,6 +299,7 @@ func (f *fileSystem) dirFD(id inode.ID) (*descriptor, error) {
 // close lets go of everything once no more requests come.
 func (f *fileSystem) close() {
 	f.endRewrites()
+	f.uidLock.close()
 	f.notices.stop()
 	f.files.clear()
 	f.dirFDs.clear()

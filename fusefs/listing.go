@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"dsyncfs/fusefs/inode"
@@ -180,7 +181,11 @@ func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.
 	if err != nil {
 		return f.status("opendir", err)
 	}
-	f.dirFDs.release(fd)
+	defer f.dirFDs.release(fd)
+	if err := f.mayList(fd); err != nil {
+		return f.status("opendir", err)
+	}
+	f.uidLock.yield(d.path)
 	if d.isMail() {
 		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 		return fuse.OK
@@ -191,6 +196,14 @@ func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.
 	out.Fh = f.handles
 	f.listings[out.Fh] = &listing{}
 	return fuse.OK
+}
+
+// mayList asks the backing directory what the kernel does not check: names are answered from memory.
+func (f *fileSystem) mayList(fd *descriptor) error {
+	if f.isRoot || f.opts.kernelChecks() {
+		return nil
+	}
+	return unix.Faccessat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd.fd), unix.R_OK, unix.AT_EACCESS)
 }
 
 // ReleaseDir ends a listing.
@@ -347,7 +360,7 @@ func (f *fileSystem) listPlain(d *directory, fd *descriptor, in *fuse.ReadIn, at
 			return fuse.OK
 		}
 		var st unix.Stat_t
-		if !plus || unix.Fstatat(fd.fd, e.name, &st, statFlags) != nil {
+		if !plus || e.name == lockName || unix.Fstatat(fd.fd, e.name, &st, statFlags) != nil {
 			continue // without a node the kernel will ask when it needs it
 		}
 		f.mu.Lock()

@@ -21,6 +21,10 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name 
 	if d.isMail() && f.lookupKnown(d, name, out) {
 		return fuse.OK
 	}
+	if name == lockName {
+		f.uidLock.yield(d.path)
+		defer out.SetEntryTimeout(0) // it comes and goes behind the mount
+	}
 	var st unix.Stat_t
 	err = unix.Fstatat(fd.fd, name, &st, statFlags)
 	f.mu.Lock()

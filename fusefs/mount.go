@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -31,6 +32,9 @@ type Options struct {
 	ReadOnly   bool    // programs may change nothing (EROFS); changes of the engine still appear
 	AllowOther bool    // users other than the one of the daemon may use the mount, as the modes of the files allow
 	UID, GID   *uint32 // owner to show instead of the true one; new files then belong to the daemon
+	// DefaultPermissions has the kernel check the mode of what is used. It always does with AllowOther, UID or GID. Without,
+	// only the user of the daemon gets in, whose rights are those of the daemon: the backing directory decides.
+	DefaultPermissions bool
 	// CommitDeliveries makes every delivery wait for [Engine.Durable] (commit=remote).
 	CommitDeliveries bool
 	// Protect makes the covered directory unwritable (0500), so that nothing is delivered underneath while the mount is
@@ -83,14 +87,24 @@ func New(opts Options) (*Mount, error) {
 		f.close()
 		return nil, fmt.Errorf("mount %s: %w", path, err)
 	}
+	keepConnection()
 	covered.protect()
 	return &Mount{path: path, fs: f, server: server, log: opts.Logger, done: make(chan struct{})}, nil
 }
 
+// kernelChecks reports whether the kernel checks permissions by mode and owner.
+func (o Options) kernelChecks() bool {
+	return o.DefaultPermissions || o.AllowOther || o.UID != nil || o.GID != nil
+}
+
 func mountOptions(opts Options) *fuse.MountOptions {
+	options := slices.Clone(opts.Options)
+	if opts.kernelChecks() {
+		options = append(options, "default_permissions")
+	}
 	return &fuse.MountOptions{
 		AllowOther:    opts.AllowOther,
-		Options:       append([]string{"default_permissions"}, opts.Options...),
+		Options:       options,
 		FsName:        opts.FSName,
 		Name:          subtype,
 		DirectMount:   unix.Geteuid() == 0,

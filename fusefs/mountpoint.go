@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -23,7 +24,7 @@ func prepareMountpoint(opts Options) (string, error) {
 		return "", fmt.Errorf("mount point %s: %s: %w", opts.Mountpoint, fmt.Sprintf(format, args...), ErrMountpoint)
 	}
 	var st unix.Stat_t
-	if isDead(opts.Mountpoint) {
+	if Dead(opts.Mountpoint) {
 		if err := recoverStale(opts.Mountpoint); err != nil {
 			return "", err
 		}
@@ -62,11 +63,30 @@ func prepareMountpoint(opts Options) (string, error) {
 	return path, nil
 }
 
-// isDead reports whether a FUSE file system is mounted there whose daemon is gone. The kernel may answer a stat from its
-// cache, but not a statfs.
-func isDead(path string) bool {
+// Dead reports whether a FUSE file system is mounted there whose daemon is gone. The kernel may answer a stat from its cache,
+// but not a statfs; one that is under way when the daemon ends is ECONNABORTED.
+func Dead(path string) bool {
 	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == unix.ENOTCONN
+	err := unix.Statfs(path, &st)
+	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
+}
+
+// keepConnection keeps the connection to the kernel from the programs that we start: go-fuse opens it without O_CLOEXEC when it
+// mounts by itself, and whoever has it keeps a mount alive that nobody answers for.
+func keepConnection() {
+	const fds = "/proc/self/fd"
+	entries, err := os.ReadDir(fds)
+	if err != nil {
+		return // no /proc, no control socket either: it has failed before
+	}
+	for _, e := range entries {
+		if to, err := os.Readlink(filepath.Join(fds, e.Name())); err != nil || to != "/dev/fuse" {
+			continue
+		}
+		if fd, err := strconv.Atoi(e.Name()); err == nil {
+			unix.CloseOnExec(fd)
+		}
+	}
 }
 
 // isEmpty reports whether a directory has no entries.

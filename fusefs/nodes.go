@@ -249,7 +249,7 @@ func (f *fileSystem) openNamed(id inode.ID, write bool) (*descriptor, error) {
 	}
 	return f.openPlace(f.files, id, write, func(dir int, name string) (int, error) {
 		fd, err := unix.Openat(dir, name, mode|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if err == unix.EACCES && write {
+		if err == unix.EACCES && write && f.mayWrite(id) {
 			fd, err = f.openReadOnlyFile(dir, name)
 		}
 		return fd, err
@@ -293,6 +293,18 @@ func (f *fileSystem) keep(c *descriptors, id inode.ID, ino uint64, fd int, write
 		return nil, syscall.ESTALE
 	}
 	return c.put(id, fd, write), nil
+}
+
+// mayWrite reports whether a program that writes a file may do so although its mode forbids it: the kernel allowed it when
+// the program opened or made the file. Where the kernel does not check, only who made a file may.
+func (f *fileSystem) mayWrite(id inode.ID) bool {
+	if f.opts.kernelChecks() {
+		return true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.table.Get(id)
+	return n != nil && n.Is(inode.Created)
 }
 
 // openReadOnlyFile opens for writing a file whose mode forbids it. The kernel allowed the program to write when it opened

@@ -13,13 +13,15 @@ import (
 type kernel interface {
 	EntryNotify(parent uint64, name string) fuse.Status
 	InodeNotify(node uint64, off, length int64) fuse.Status
+	InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status
 }
 
 // notice is one thing that the kernel must forget: a name in a directory, or with an empty name an inode's attributes and
-// pages (of a directory: its cached listing).
+// pages (of a directory: its cached listing); or what do tells it.
 type notice struct {
 	node inode.ID
 	name string
+	do   func(kernel) fuse.Status
 	done chan<- struct{} // closed when everything queued before is sent
 }
 
@@ -29,6 +31,7 @@ type notifier struct {
 	log   *slog.Logger
 	mu    sync.Mutex
 	queue []notice
+	busy  bool // notices taken from the queue are being sent
 	wake  chan struct{}
 	quit  chan struct{}
 	ended chan struct{}
@@ -57,6 +60,7 @@ func (n *notifier) run(k kernel) {
 		n.mu.Lock()
 		batch := n.queue
 		n.queue = nil
+		n.busy = len(batch) > 0
 		n.mu.Unlock()
 		for _, x := range batch {
 			n.send(k, x)
@@ -79,6 +83,8 @@ func (n *notifier) send(k kernel, x notice) {
 	case x.done != nil:
 		close(x.done)
 		return
+	case x.do != nil:
+		st = x.do(k)
 	case x.name != "":
 		st = k.EntryNotify(uint64(x.node), x.name)
 	default:
@@ -113,6 +119,12 @@ func (n *notifier) inode(id inode.ID) { n.put(notice{node: id}) }
 
 // flush waits until everything queued so far has been sent. Never call it from a handler.
 func (n *notifier) flush() {
+	n.mu.Lock()
+	idle := len(n.queue) == 0 && !n.busy
+	n.mu.Unlock()
+	if idle {
+		return
+	}
 	done := make(chan struct{})
 	n.put(notice{done: done})
 	<-done

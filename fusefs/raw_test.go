@@ -57,6 +57,11 @@ func (r *raw) InodeNotify(node uint64, off, length int64) fuse.Status {
 	return fuse.ENOENT
 }
 
+func (r *raw) InodeNotifyStoreCache(node uint64, off int64, data []byte) fuse.Status {
+	r.note(fmt.Sprintf("store %d %s", node, data))
+	return fuse.OK
+}
+
 func (r *raw) note(s string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -422,5 +427,34 @@ func TestFindMount(t *testing.T) {
 	}
 	if _, _, ok := fusefs.FindMount(strings.NewReader(info), "/home/u"); ok {
 		t.Error("found what is not mounted")
+	}
+}
+
+// Whoever a mail from the remote wakes reads it without asking: its bytes are in the page cache. A flag change of the engine
+// is no arrival, and what a program delivers it has in its cache itself.
+func TestAMailFromTheRemoteIsPushed(t *testing.T) {
+	r := newRaw(t)
+	r.deliver("local")
+	if err := os.WriteFile(r.dir+"/tmp/remote", []byte("from afar"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tmp, cur := r.walk("tmp"), r.walk("cur")
+	node := r.walk("tmp/remote")
+	r.told()
+	rename := func(from uint64, dir, name, newName string) {
+		t.Helper()
+		r.ExpectRename(dir, name, "cur", newName)
+		in := fuse.RenameIn{InHeader: header(from, 0), Newdir: cur}
+		if st := r.Rename(nil, &in, name, newName); st != fuse.OK {
+			t.Fatal(st)
+		}
+	}
+	rename(tmp, "tmp", "remote", "remote:2,")
+	if got, want := r.told(), fmt.Sprintf("store %d from afar", node); len(got) != 1 || got[0] != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
+	rename(cur, "cur", "remote:2,", "remote:2,S")
+	if got := r.told(); len(got) != 0 {
+		t.Errorf("told %q after a flag change", got)
 	}
 }

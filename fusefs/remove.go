@@ -144,6 +144,7 @@ func (f *fileSystem) Rmdir(cancel <-chan struct{}, header *fuse.InHeader, name s
 		return f.status("rmdir", err)
 	}
 	defer f.dirFDs.release(e.fd)
+	f.uidLock.yield(join(e.d.path, name))
 	if own := f.own.take(ownOp{op: "rmdir", dir: e.d.path, name: name}); own != nil {
 		return f.status("rmdir", f.doRmdir(e))
 	}

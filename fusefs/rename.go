@@ -50,7 +50,11 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	}
 	defer f.dirFDs.release(to.fd)
 	if own := f.own.take(ownOp{"rename", from.d.path, oldName, to.d.path, newName}); own != nil {
-		return f.status("rename", f.doRename(from, to, own.flags, 0))
+		err := f.doRename(from, to, own.flags, 0)
+		if err == nil && !from.d.isMail() && to.d.isMail() {
+			f.push(from.id)
+		}
+		return f.status("rename", err)
 	}
 	if f.refused() {
 		return fuse.EROFS
@@ -154,6 +158,8 @@ func (f *fileSystem) renameMeans(from, to *end, flags uint) (m meaning, lock []s
 		if to.d.isMail() {
 			return m, nil, syscall.EPERM
 		}
+		f.uidLock.yield(join(from.d.path, from.name))
+		f.uidLock.yield(join(to.d.path, to.name))
 		return f.boxMoved(from, to, flags), nil, nil
 	}
 	if to.d.isMail() && from.st.Mode&unix.S_IFMT != unix.S_IFREG ||

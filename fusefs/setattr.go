@@ -32,6 +32,23 @@ func (f *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fu
 	return f.statInto(inode.ID(in.NodeId), out)
 }
 
+// Access answers access(2) and chdir(2) where the kernel does not check by itself: then only the user of the daemon gets in,
+// so the answer is what the daemon may do. A mode of root's own is no hindrance, as everywhere.
+func (f *fileSystem) Access(cancel <-chan struct{}, in *fuse.AccessIn) fuse.Status {
+	f.mu.Lock()
+	id := f.target(inode.ID(in.NodeId))
+	f.mu.Unlock()
+	if in.Mask&unix.W_OK != 0 && f.refused() {
+		return fuse.EROFS
+	}
+	h, err := f.handle(id)
+	if err != nil {
+		return f.status("access", err)
+	}
+	defer h.release()
+	return f.status("access", unix.Faccessat(unix.AT_FDCWD, h.procPath(), in.Mask, unix.AT_EACCESS))
+}
+
 // handle is how system calls on attributes reach a node: by descriptor if it has one, else by directory and name.
 type handle struct {
 	id      inode.ID

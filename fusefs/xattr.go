@@ -72,12 +72,12 @@ func (f *fileSystem) GetXAttr(cancel <-chan struct{}, header *fuse.InHeader, att
 	if isMail && attr == "security.capability" {
 		return 0, fuse.ENODATA
 	}
-	path, release, err := f.xattrPath(header.NodeId)
+	to, err := f.xattrs(header.NodeId)
 	if err != nil {
 		return 0, f.status("getxattr", err)
 	}
-	defer release()
-	n, err := unix.Lgetxattr(path, attr, dest)
+	defer to.release()
+	n, err := to.get(attr, dest)
 	return uint32(n), f.status("getxattr", err)
 }
 
@@ -90,13 +90,13 @@ func copyXattr(dest, value []byte) (uint32, fuse.Status) {
 
 // ListXAttr lists the backing file's attributes, and ours of a mail.
 func (f *fileSystem) ListXAttr(cancel <-chan struct{}, header *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	path, release, err := f.xattrPath(header.NodeId)
+	from, err := f.xattrs(header.NodeId)
 	if err != nil {
 		return 0, f.status("listxattr", err)
 	}
-	defer release()
+	defer from.release()
 	list := make([]byte, 1<<16) // XATTR_LIST_MAX
-	n, err := unix.Llistxattr(path, list)
+	n, err := from.list(list)
 	if err != nil && err != unix.ENOTSUP {
 		return 0, f.status("listxattr", err)
 	}
@@ -128,12 +128,12 @@ func (f *fileSystem) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr 
 	if isMail && strings.HasPrefix(attr, xattrPrefix) {
 		return fuse.EPERM
 	}
-	path, release, err := f.xattrPath(in.NodeId)
+	to, err := f.xattrs(in.NodeId)
 	if err != nil {
 		return f.status("setxattr", err)
 	}
-	defer release()
-	err = unix.Lsetxattr(path, attr, data, int(in.Flags))
+	defer to.release()
+	err = to.set(attr, data, int(in.Flags))
 	f.attrChanged(in.NodeId)
 	return f.status("setxattr", err)
 }
@@ -158,12 +158,12 @@ func (f *fileSystem) RemoveXAttr(cancel <-chan struct{}, header *fuse.InHeader, 
 	if isMail && strings.HasPrefix(attr, xattrPrefix) {
 		return fuse.EPERM
 	}
-	path, release, err := f.xattrPath(header.NodeId)
+	to, err := f.xattrs(header.NodeId)
 	if err != nil {
 		return f.status("removexattr", err)
 	}
-	defer release()
-	err = unix.Lremovexattr(path, attr)
+	defer to.release()
+	err = to.remove(attr)
 	f.attrChanged(header.NodeId)
 	return f.status("removexattr", err)
 }
@@ -177,26 +177,57 @@ func (f *fileSystem) attrChanged(nodeID uint64) {
 	}
 }
 
-// xattrPath returns a path for the l*xattr calls, which work on no directory descriptor. It is good until release. A file
-// without a name is reached by its descriptor, which is itself a symbolic link in /proc and has no such path: it is
-// answered with ENOTSUP.
-func (f *fileSystem) xattrPath(nodeID uint64) (path string, release func(), err error) {
+// xattrCalls are the system calls on the extended attributes of one node.
+type xattrCalls struct {
+	get     func(attr string, dest []byte) (int, error)
+	list    func(dest []byte) (int, error)
+	set     func(attr string, data []byte, flags int) error
+	remove  func(attr string) error
+	release func()
+}
+
+// xattrs returns the calls for a node. The l*xattr calls work on no directory descriptor and need a path. A file without a
+// name is reached by its descriptor.
+func (f *fileSystem) xattrs(nodeID uint64) (xattrCalls, error) {
 	f.mu.Lock()
 	id := f.target(inode.ID(nodeID))
 	n := f.table.Get(id)
-	isDir := f.dirs[id] != nil
-	if n == nil || n.Name == "" && !isDir {
+	if n == nil {
 		f.mu.Unlock()
-		return "", nil, syscall.ENOTSUP
+		return xattrCalls{}, syscall.ESTALE
 	}
-	dir, name := n.Dir, n.Name
+	isDir, dir, name := f.dirs[id] != nil, n.Dir, n.Name
 	f.mu.Unlock()
-	if isDir {
+	switch {
+	case isDir:
 		dir, name = id, "."
+	case name == "":
+		return f.namelessXattrs(id)
 	}
 	d, err := f.dirFD(dir)
 	if err != nil {
-		return "", nil, err
+		return xattrCalls{}, err
 	}
-	return "/proc/self/fd/" + strconv.Itoa(d.fd) + "/" + name, func() { f.dirFDs.release(d) }, nil
+	path := "/proc/self/fd/" + strconv.Itoa(d.fd) + "/" + name
+	return xattrCalls{
+		get:     func(attr string, dest []byte) (int, error) { return unix.Lgetxattr(path, attr, dest) },
+		list:    func(dest []byte) (int, error) { return unix.Llistxattr(path, dest) },
+		set:     func(attr string, data []byte, flags int) error { return unix.Lsetxattr(path, attr, data, flags) },
+		remove:  func(attr string) error { return unix.Lremovexattr(path, attr) },
+		release: func() { f.dirFDs.release(d) },
+	}, nil
+}
+
+func (f *fileSystem) namelessXattrs(id inode.ID) (xattrCalls, error) {
+	d := f.files.get(id, false)
+	if d == nil {
+		return xattrCalls{}, syscall.ESTALE
+	}
+	return xattrCalls{
+		get:     func(attr string, dest []byte) (int, error) { return unix.Fgetxattr(d.fd, attr, dest) },
+		list:    func(dest []byte) (int, error) { return unix.Flistxattr(d.fd, dest) },
+		set:     func(attr string, data []byte, flags int) error { return unix.Fsetxattr(d.fd, attr, data, flags) },
+		remove:  func(attr string) error { return unix.Fremovexattr(d.fd, attr) },
+		release: func() { f.files.release(d) },
+	}, nil
 }

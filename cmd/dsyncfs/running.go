@@ -13,6 +13,7 @@ import (
 
 	"dsyncfs/cmd/internal/config"
 	"dsyncfs/cmd/internal/daemon"
+	"dsyncfs/fusefs"
 )
 
 // mountpointOf is the mount point that an argument means: a path, or the name of a mirror in the settings.
@@ -57,7 +58,7 @@ func (a *app) umount(ctx context.Context, arg string, force bool) error {
 
 // umountWithoutDaemon removes the mount of a daemon that died.
 func (a *app) umountWithoutDaemon(point string, cause error) error {
-	if daemon.Dead(point) {
+	if fusefs.Dead(point) {
 		if err := daemon.Recover(point); err != nil {
 			return err
 		}

@@ -30,6 +30,7 @@ var _ = register(map[string]Case{
 	"modes":                 modes,
 	"read-only-file":        readOnlyFile,
 	"extended-attributes":   extendedAttributes,
+	"unlinked-attributes":   unlinkedAttributes,
 	"flock":                 flock,
 	"fcntl-locks":           fcntlLocks,
 	"fsync":                 fsync,
@@ -387,6 +388,35 @@ func extendedAttributes(d Dir) error {
 	return steps(func() error { return expect("value", string(b[:n]), "value") }, func() error { return expect("size", size, 5) },
 		func() error { return unix.Removexattr(path, "user.test") },
 		func() error { return expectErr("remove again", unix.Removexattr(path, "user.test"), syscall.ENODATA) })
+}
+
+// A file that lost its name has its attributes for those who have it open.
+func unlinkedAttributes(d Dir) error {
+	for _, path := range []string{d.Path("f"), d.Path("cur", "a:2,")} {
+		f, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := unix.Fsetxattr(int(f.Fd()), "user.test", []byte("value"), 0); err != nil {
+			return err
+		}
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+		b := make([]byte, 16)
+		n, err := unix.Fgetxattr(int(f.Fd()), "user.test", b)
+		if err != nil {
+			return err
+		}
+		if err := expect("value", string(b[:n]), "value"); err != nil {
+			return err
+		}
+		if err := unix.Fremovexattr(int(f.Fd()), "user.test"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // two opens a file twice.

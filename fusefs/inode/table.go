@@ -28,6 +28,7 @@ const (
 	Alias                     // stands for another node under a name that this no longer has
 	Indexed                   // found by its inode number
 	Linked                    // further names are kept aside
+	Created                   // made through the mount: who made it may write it whatever its mode says
 	live                      // the slot is in use
 	seen                      // mark of a scan
 )

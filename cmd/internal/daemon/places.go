@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -17,39 +15,13 @@ import (
 // Recover removes a mount of ours whose daemon died: it may cover the Maildir that is to be opened. Another dead file system
 // is left to its owner.
 func Recover(mountpoint string) error {
-	if !Dead(mountpoint) {
+	if !fusefs.Dead(mountpoint) {
 		return nil
 	}
 	if err := fusefs.UnmountPath(mountpoint, true); err != nil {
 		return fmt.Errorf("mount point %s: a dead mount is there and cannot be removed (run: fusermount3 -uz %s): %w", mountpoint, mountpoint, err)
 	}
 	return nil
-}
-
-// Dead reports whether a FUSE file system is mounted there whose daemon is gone. The kernel may answer a stat from its cache,
-// but not a statfs; one that is under way when the daemon ends is ECONNABORTED.
-func Dead(path string) bool {
-	var st unix.Statfs_t
-	err := unix.Statfs(path, &st)
-	return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
-}
-
-// keepConnection keeps the connection to the kernel from the programs that we start: go-fuse opens it without O_CLOEXEC when it
-// mounts by itself, and whoever has it keeps a mount alive that nobody answers for.
-func keepConnection() {
-	const fds = "/proc/self/fd"
-	entries, err := os.ReadDir(fds)
-	if err != nil {
-		return // no /proc, no control socket either: it has failed before
-	}
-	for _, e := range entries {
-		if to, err := os.Readlink(filepath.Join(fds, e.Name())); err != nil || to != "/dev/fuse" {
-			continue
-		}
-		if fd, err := strconv.Atoi(e.Name()); err == nil {
-			unix.CloseOnExec(fd)
-		}
-	}
 }
 
 // Mounted reports whether a FUSE file system is at a path.

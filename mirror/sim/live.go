@@ -49,7 +49,7 @@ type session struct {
 // timing has the engine look at everything often enough to be seen doing it.
 var timing = mirror.Timing{FullSync: time.Minute, RetryMax: 20 * time.Second}
 
-// A session ends when nobody has done anything until after a full sync, which finds what nothing told of. It may take this long
+// A session ends when nobody has done anything until after full syncs, which find what nothing told of. It may take this long
 // that one succeeds: a lock that a crash left may have to be waited for in every mailbox.
 const quiet = 20 * time.Minute
 
@@ -186,10 +186,12 @@ func (l *session) mend() {
 	}
 }
 
-// settled reports whether the session may end.
+// settled reports whether the session may end: after two full syncs, as some things are believed in a second look.
 func (l *session) settled() bool {
+	const follow = 5 * time.Second
 	st := l.engine.Status()
-	return time.Since(l.after) > quiet || st.State == mirror.StateInSync && st.LastFull.After(l.after)
+	return time.Since(l.after) > quiet ||
+		st.State == mirror.StateInSync && st.LastFull.After(l.after.Add(timing.FullSync+follow)) && time.Since(st.LastFull) > follow
 }
 
 func (l *session) answering() int {

@@ -8,17 +8,16 @@ import (
 	"dsyncfs/mirror/mail"
 )
 
-// syncDirs makes the new names durable.
+// syncDirs makes the new names durable, and with them that others are not there any more: a mail that a user removed from the
+// one directory just now would be there again after a power cut, beside the one that took its place in the other.
 func (a *apply) syncDirs(context.Context) error {
-	if a.sync.cur {
-		if err := a.m.d.cur.Sync(); err != nil {
-			return err
-		}
+	if !a.sync.cur && !a.sync.new {
+		return nil
 	}
-	if a.sync.new {
-		return a.m.d.new.Sync()
+	if err := a.m.d.cur.Sync(); err != nil {
+		return err
 	}
-	return nil
+	return a.m.d.new.Sync()
 }
 
 // writeList brings the uidlist up to date: by an append if there are only new mails.

@@ -198,16 +198,21 @@ func (s *Store) dropPast() error {
 		return ignoreGone(err)
 	}
 	defer tmp.Close()
+	// Those that are old are chosen first: the removal of one makes others young again if they are the same file.
+	var old []string
 	for id, name := range maps.Clone(s.held.past) {
 		info, err := tmp.Stat(name)
-		if err == nil && s.o.Clock().Sub(info.Ctime) < leftoverAge {
+		if err == nil && s.isYoung(info) {
 			continue
 		}
-		delete(s.held.past, id)
-		if err == nil {
-			err = tmp.Remove(name)
-		}
 		if err := ignoreGone(err); err != nil {
+			return err
+		}
+		delete(s.held.past, id)
+		old = append(old, name)
+	}
+	for _, name := range old {
+		if err := ignoreGone(tmp.Remove(name)); err != nil {
 			return err
 		}
 	}

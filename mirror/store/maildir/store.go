@@ -300,9 +300,12 @@ func (s *Store) sweepBoxes(ctx context.Context) error {
 // leftoverAge is how old a temporary file must be to belong to nobody.
 const leftoverAge = 24 * time.Hour
 
+// isYoung reports whether a temporary file may be in use. One from far in the future was made before the clock was set.
+func (s *Store) isYoung(info vfs.Info) bool { return s.o.Clock().Sub(info.Ctime).Abs() < leftoverAge }
+
 func (s *Store) removeLeftover(dir vfs.Dir, name string) error {
 	info, err := dir.Stat(name)
-	if err != nil || !orphaned(name) && s.o.Clock().Sub(info.Ctime) < leftoverAge {
+	if err != nil || !orphaned(name) && s.isYoung(info) {
 		return ignoreGone(err)
 	}
 	if info.Type == vfs.Directory {

@@ -358,7 +358,7 @@ func (r *round) changeOne(ctx context.Context, c tree.Change) (changed bool, err
 	case tree.DeleteDirectory:
 		err = r.store.DeleteDirectory(ctx, c.Name)
 	case tree.Rename:
-		err = r.store.Rename(ctx, c.Name, c.To)
+		err = r.store.Rename(ctx, c.Name, c.To, c.Time)
 	case tree.Subscribe, tree.Unsubscribe:
 		err = r.store.Subscribe(ctx, c.Name, c.Op == tree.Subscribe)
 	case tree.SetGUID:

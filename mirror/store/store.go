@@ -35,8 +35,9 @@ type Store interface {
 	// Delete removes the mailbox of that GUID with all its messages (never INBOX: its messages only) and remembers it.
 	Delete(ctx context.Context, guid mail.MailboxGUID) error
 	DeleteDirectory(ctx context.Context, name mail.Name) error
-	// Rename moves a mailbox or directory and everything below it.
-	Rename(ctx context.Context, from, to mail.Name) error
+	// Rename moves a mailbox or directory and everything below it. at is when that was done where it was done first, in
+	// seconds, 0 for now: all stores have to remember the same, or two names of one mailbox chase each other round three of them.
+	Rename(ctx context.Context, from, to mail.Name, at int64) error
 	Subscribe(ctx context.Context, name mail.Name, subscribed bool) error
 	// SetGUID gives the mailbox another GUID; its messages and UIDs stay.
 	SetGUID(ctx context.Context, from, to mail.MailboxGUID) error

@@ -45,6 +45,7 @@ type Change struct {
 	Op          Op
 	Name        mail.Name
 	To          mail.Name        // Rename
+	Time        int64            // Rename: when that happened on the side that it comes from, seconds; 0 unknown
 	GUID        mail.MailboxGUID // Create, Delete, SetGUID; Rename, if Name is a mailbox
 	Was         mail.MailboxGUID // SetGUID: the GUID until then
 	UIDValidity mail.UIDValidity // Create

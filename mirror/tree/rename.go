@@ -172,7 +172,7 @@ func (s *syncer) move(t *Tree, n, o *node) {
 	if occupant != nil {
 		s.toTemp(t, occupant, parent)
 	}
-	s.relocate(t, n, parent, o.part)
+	s.relocate(t, n, parent, o.part, o.ts)
 	if occupant != nil {
 		inheritSubscriptions(n, occupant)
 	}
@@ -181,7 +181,7 @@ func (s *syncer) move(t *Tree, n, o *node) {
 
 // toTemp gives n a temporary name below parent.
 func (s *syncer) toTemp(t *Tree, n, parent *node) {
-	s.relocate(t, n, parent, n.tempPart(func(part string) bool { return parent.child(part) != nil }))
+	s.relocate(t, n, parent, n.tempPart(func(part string) bool { return parent.child(part) != nil }), 0)
 	n.temp, n.ts = true, 0
 }
 
@@ -199,9 +199,9 @@ func (n *node) tempPart(taken func(part string) bool) string {
 	}
 }
 
-// relocate moves n below parent under a part that is free there.
-func (s *syncer) relocate(t *Tree, n, parent *node, part string) {
-	change := Change{Op: Rename, Name: n.name(), GUID: n.guid()}
+// relocate moves n below parent under a part that is free there, as was done at a time.
+func (s *syncer) relocate(t *Tree, n, parent *node, part string, at int64) {
+	change := Change{Op: Rename, Name: n.name(), GUID: n.guid(), Time: at}
 	n.detach()
 	n.part = part
 	parent.place(n)
@@ -219,7 +219,7 @@ func (s *syncer) planRename(c Change) {
 			s.changes = s.changes[:i]
 			return
 		case !c.To.IsBelow(first.Name) && !first.Name.IsBelow(c.To):
-			first.To = c.To
+			first.To, first.Time = c.To, c.Time
 			return
 		}
 	}
@@ -294,7 +294,7 @@ func (s *syncer) nameTemp(t *Tree, n *node) {
 	for n.parent.child(part) != nil {
 		part = nextHex(part)
 	}
-	s.relocate(t, n, n.parent, part)
+	s.relocate(t, n, n.parent, part, 0)
 	n.temp = false
 }
 

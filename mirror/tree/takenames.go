@@ -38,7 +38,7 @@ func (s *syncer) misnamed(w, n *node) bool {
 // toRoot gives n a temporary name at top level that neither tree has.
 func (s *syncer) toRoot(win, lose *Tree, n *node) {
 	part := n.tempPart(func(part string) bool { return win.root.child(part) != nil || lose.root.child(part) != nil })
-	s.relocate(lose, n, &lose.root, part)
+	s.relocate(lose, n, &lose.root, part, 0)
 	n.temp, n.ts = true, 0
 }
 

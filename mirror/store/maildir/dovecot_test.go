@@ -231,7 +231,7 @@ func TestDovecotAgrees(t *testing.T) {
 		wantSame(t, "after a new UIDVALIDITY", describeAll(t, s, name), d.fetch(t, name))
 		must(t, box.Close())
 		must(t, s.SetGUID(t.Context(), mail.MailboxGUID{1, 2, 3}, mail.MailboxGUID{4, 5, 6}))
-		must(t, s.Rename(t.Context(), name, "Other/x"))
+		must(t, s.Rename(t.Context(), name, "Other/x", 0))
 		must(t, s.EndRound(t.Context()))
 		wantSame(t, "after a rename", describeAll(t, s, "Other/x"), d.fetch(t, "Other/x"))
 		got := d.run(t, "", "-f", "flow", "mailbox", "status", "guid uidvalidity uidnext", "Other/x")

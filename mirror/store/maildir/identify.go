@@ -79,7 +79,7 @@ func (r *refresh) recordRenames(renamed []*look) error {
 	now := r.s.now()
 	var ready []*look
 	for _, l := range renamed {
-		l.rec.Renamed = now
+		l.rec.Renamed = max(now, l.rec.Renamed+1) // later than a rename on a side whose clock is ahead
 		r.changed[l.name] = struct{}{}
 		if l.displaced != nil {
 			l.replaced = true

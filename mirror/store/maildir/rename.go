@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,15 +16,15 @@ import (
 
 // Rename implements [store.Store]. With Maildir++ each mailbox below moves by a rename of its own, children first, so that a
 // crash leaves every mailbox under one of its two names; Refresh finds them by their GUIDs.
-func (s *Store) Rename(ctx context.Context, from, to mail.Name) error {
+func (s *Store) Rename(ctx context.Context, from, to mail.Name, at int64) error {
 	from, to = from.FoldInbox(), to.FoldInbox()
-	if err := s.rename(from, to); err != nil {
+	if err := s.rename(from, to, cmp.Or(at, s.now())); err != nil {
 		return fmt.Errorf("rename %q to %q: %w", string(from), string(to), err)
 	}
 	return nil
 }
 
-func (s *Store) rename(from, to mail.Name) error {
+func (s *Store) rename(from, to mail.Name, at int64) error {
 	if from == mail.Inbox || to == mail.Inbox || to.IsBelow(from) || from == to {
 		return store.ErrName
 	}
@@ -43,13 +44,12 @@ func (s *Store) rename(from, to mail.Name) error {
 	if err != nil {
 		return err
 	}
-	now := s.now()
-	s.logName(dovecotlog.Rename, to, now)
+	s.logName(dovecotlog.Rename, to, at)
 	return s.cat.Update(func(tx store.CatalogTx) error {
 		for _, m := range moves {
 			m.rec.Name = m.to
 			if m.to == to {
-				m.rec.Renamed = now
+				m.rec.Renamed = at
 			}
 			if err := tx.PutMailbox(m.rec); err != nil {
 				return err
@@ -59,7 +59,7 @@ func (s *Store) rename(from, to mail.Name) error {
 			if err := tx.SetValue(bucketDirectories, string(l), nil); err != nil {
 				return err
 			}
-			if err := tx.SetValue(bucketDirectories, string(to+l[len(from):]), encodeTime(now)); err != nil {
+			if err := tx.SetValue(bucketDirectories, string(to+l[len(from):]), encodeTime(at)); err != nil {
 				return err
 			}
 		}

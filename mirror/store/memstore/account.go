@@ -246,7 +246,7 @@ func (a *Account) CreateDirectory(name mail.Name) error {
 func (a *Account) RenameMailbox(from, to mail.Name) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.renameOnDisk(from, to)
+	return a.renameOnDisk(from, to, a.now().Unix())
 }
 
 // DeleteMailbox removes a mailbox with its mails where the store sees it being done.
@@ -314,7 +314,7 @@ func (a *Account) checkNew(op string, name mail.Name) error {
 }
 
 // renameOnDisk moves from and everything below it, or nothing at all.
-func (a *Account) renameOnDisk(from, to mail.Name) error {
+func (a *Account) renameOnDisk(from, to mail.Name, at int64) error {
 	fail := func(err error) error { return fmt.Errorf("rename %q to %q: %w", from, to, err) }
 	if from == mail.Inbox || to.IsBelow(from) {
 		return fail(store.ErrName)
@@ -349,7 +349,7 @@ func (a *Account) renameOnDisk(from, to mail.Name) error {
 	for name, b := range boxes {
 		delete(a.disk.boxes, name)
 		a.disk.boxes[moved(name)] = b
-		b.renamed = a.now().Unix()
+		b.renamed = at
 	}
 	for name := range dirs {
 		delete(a.disk.dirs, name)

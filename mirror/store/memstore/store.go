@@ -1,6 +1,7 @@
 package memstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -202,9 +203,9 @@ func (s *Store) DeleteDirectory(ctx context.Context, name mail.Name) error {
 }
 
 // Rename implements [store.Store].
-func (s *Store) Rename(ctx context.Context, from, to mail.Name) error {
+func (s *Store) Rename(ctx context.Context, from, to mail.Name, at int64) error {
 	return s.update(ctx, func(a *Account) error {
-		if err := a.renameOnDisk(from, to); err != nil {
+		if err := a.renameOnDisk(from, to, cmp.Or(at, a.now().Unix())); err != nil {
 			return err
 		}
 		a.makeParents(to)

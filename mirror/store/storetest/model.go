@@ -269,7 +269,7 @@ func (m *model) rename(r *rapid.T) {
 	if m.inTree(r, to) || to.IsBelow(from) {
 		r.Skip("the target is taken, if only as a level of hierarchy")
 	}
-	if !m.both(r, "rename", func(s *side) error { return s.store.Rename(r.Context(), from, to) }) {
+	if !m.both(r, "rename", func(s *side) error { return s.store.Rename(r.Context(), from, to, 0) }) {
 		return
 	}
 	for _, l := range m.live {

@@ -262,6 +262,19 @@ var treeCases = map[string]func(*testing.T, *suite){
 			t.Errorf("deletions %+v", deletions)
 		}
 	},
+	"Rename/remembers when it was done elsewhere": func(t *testing.T, s *suite) {
+		s.create(t, "a", guidA)
+		if err := s.store.Rename(t.Context(), "a", "b", 86400); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if got := s.node(t, "b").Renamed; got != 86400 {
+				t.Errorf("time of the rename %d", got)
+			}
+			s.reopen(t)
+			s.refresh(t)
+		}
+	},
 	"Rename/moves the mailbox and everything below": func(t *testing.T, s *suite) {
 		s.create(t, "a", guidA)
 		s.create(t, "a/b/c", guidB)
@@ -269,7 +282,7 @@ var treeCases = map[string]func(*testing.T, *suite){
 		s.save(t, "a", "peer", sample(1))
 		s.save(t, "a/b/c", "peer", sample(1), sample(2))
 		before, was := s.node(t, "a/b/c").Status, s.messages(t, "a/b/c")
-		if err := s.store.Rename(t.Context(), "a", "x/y"); err != nil {
+		if err := s.store.Rename(t.Context(), "a", "x/y", 0); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
@@ -297,7 +310,7 @@ var treeCases = map[string]func(*testing.T, *suite){
 	},
 	"Rename/moves a level of hierarchy": func(t *testing.T, s *suite) {
 		s.create(t, "a/b", guidA)
-		if err := s.store.Rename(t.Context(), "a", "z"); err != nil {
+		if err := s.store.Rename(t.Context(), "a", "z", 0); err != nil {
 			t.Fatal(err)
 		}
 		s.quiet(t)
@@ -308,13 +321,13 @@ var treeCases = map[string]func(*testing.T, *suite){
 	"Rename/refuses what cannot be": func(t *testing.T, s *suite) {
 		s.create(t, work, guidA)
 		s.create(t, play, guidB)
-		wantErr(t, "rename what is not there", s.store.Rename(t.Context(), "none", "other"), store.ErrNotFound)
-		wantErr(t, "rename over a mailbox", s.store.Rename(t.Context(), work, play), store.ErrExists)
-		wantErr(t, "rename out of the store", s.store.Rename(t.Context(), work, "../x"), store.ErrName)
-		if s.store.Rename(t.Context(), work, "work/below") == nil {
+		wantErr(t, "rename what is not there", s.store.Rename(t.Context(), "none", "other", 0), store.ErrNotFound)
+		wantErr(t, "rename over a mailbox", s.store.Rename(t.Context(), work, play, 0), store.ErrExists)
+		wantErr(t, "rename out of the store", s.store.Rename(t.Context(), work, "../x", 0), store.ErrName)
+		if s.store.Rename(t.Context(), work, "work/below", 0) == nil {
 			t.Error("renamed below itself")
 		}
-		if s.store.Rename(t.Context(), mail.Inbox, "other") == nil {
+		if s.store.Rename(t.Context(), mail.Inbox, "other", 0) == nil {
 			t.Error("renamed INBOX")
 		}
 		s.quiet(t)

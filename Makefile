@@ -19,7 +19,7 @@ TIMEOUT ?= 30m
 UNITS = $$($(GO) list ./... | grep -v /integration)
 
 .DEFAULT_GOAL := build
-.PHONY: help build setup demo demo-clean test check unit race sim integration lint bench fuzz install clean
+.PHONY: help build setup demo demo-clean test check unit race sim mutants integration lint bench fuzz install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -49,6 +49,9 @@ race: ## unit with the race detector
 
 sim: ## SEEDS simulated histories with faults, from SEED on, on all processors
 	SIM_SURVEY=$(SEEDS) SIM_SEED=$(SEED) $(GO) test -count=1 -timeout=0 -run '^TestSurvey$$' -v ./mirror/sim
+
+mutants: ## deliberate mistakes, each of which the simulation must see
+	SIM_MUTANTS=$(SEEDS) $(GO) test -count=1 -timeout=0 -run '^TestMutants' -v ./mirror/sim
 
 integration: ## end to end, on real mail and with real programs, with the race detector
 	$(GO) test -race -p 1 -timeout=$(TIMEOUT) $(TESTFLAGS) ./integration/...

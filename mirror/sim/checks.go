@@ -142,6 +142,9 @@ func (c *checks) history(r *replica, b *boxView) error {
 	if b.noList {
 		return nil
 	}
+	if r == c.w.backup {
+		return nil // it goes back to the UIDs of its source
+	}
 	key := boxKey{r.name, b.guid}
 	h := c.uids[key]
 	if h == nil || h.validity != b.validity {
@@ -198,6 +201,21 @@ func (c *checks) sent(mount, remote *replica) error {
 	}
 	mount.checked = up
 	return nil
+}
+
+// shown notes the UIDs that clients of a Dovecot have seen.
+func (c *checks) shown(r *replica, b *boxView) {
+	key := boxKey{r.name, b.guid}
+	h := c.uids[key]
+	if h == nil || h.validity != b.validity {
+		return // not looked at yet
+	}
+	h.next = max(h.next, b.next)
+	for _, row := range b.list {
+		if f := b.file(row.base); f != nil {
+			h.mails[row.uid] = c.w.ledger.contents[f.content].root
+		}
+	}
 }
 
 // equal compares all replicas with the first.

@@ -12,6 +12,7 @@ import (
 // History is all that happens in one simulation. The same history gives the same course.
 type History struct {
 	Replicas []string // the layout of each: "++" or "fs". The first one is the master of the others, or their slave
+	Backup   bool     // the second one is a backup of the first
 	Steps    []Step
 }
 
@@ -43,10 +44,16 @@ type Fault struct {
 	Seed   uint64 `json:",omitempty"`
 }
 
+const backupWord = "backup"
+
 // String is one step a line, to be read by [ParseHistory].
 func (h History) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n", strings.Join(h.Replicas, " "))
+	b.WriteString(strings.Join(h.Replicas, " "))
+	if h.Backup {
+		b.WriteString(" " + backupWord)
+	}
+	b.WriteByte('\n')
 	for _, s := range h.Steps {
 		line, err := json.Marshal(s)
 		if err != nil {
@@ -63,6 +70,9 @@ func ParseHistory(text string) (h History, err error) {
 		line = strings.TrimSpace(line)
 		if h.Replicas == nil {
 			h.Replicas = strings.Fields(line)
+			if n := len(h.Replicas) - 1; n > 0 && h.Replicas[n] == backupWord {
+				h.Replicas, h.Backup = h.Replicas[:n], true
+			}
 			continue
 		}
 		var s Step
@@ -77,11 +87,11 @@ func ParseHistory(text string) (h History, err error) {
 // userOps are the things that users do, as often as they are listed.
 var userOps = strings.Fields(`deliver deliver deliver deliver deliver burst see see flag flag flag keyword keyword keyword manykeywords
 	expunge expunge expunge move move move copy copy create create rename rename delete recreate subscribe subscribe unsubscribe
-	loselist resetvalidity edit clock wait wait forget crash empty`)
+	assign assign loselist resetvalidity edit clock wait wait forget crash empty`)
 
 // calmOps are those after which nothing may come back.
 var calmOps = strings.Fields(`deliver deliver deliver deliver deliver burst see see flag flag flag keyword keyword keyword manykeywords
-	expunge expunge expunge move move move copy copy create rename subscribe unsubscribe wait`)
+	assign assign expunge expunge expunge move move move copy copy create rename subscribe unsubscribe wait`)
 
 // Generate makes a history of a seed.
 func Generate(seed uint64) History {
@@ -93,14 +103,17 @@ func Generate(seed uint64) History {
 		return "++"
 	}
 	h := History{Replicas: []string{layout(), layout()}}
-	if rng.IntN(5) == 0 {
+	switch rng.IntN(10) {
+	case 0, 1:
 		h.Replicas = append(h.Replicas, layout())
+	case 2:
+		h.Backup = true
 	}
 	ops, faults := userOps, true
 	if rng.IntN(4) == 0 {
 		ops, faults = calmOps, false
 	}
-	renames, live := rng.IntN(4) > 0, rng.IntN(2) == 0
+	renames, live := rng.IntN(4) > 0, rng.IntN(2) == 0 && !h.Backup
 	n := 50 + rng.IntN(40)
 	for len(h.Steps) < n {
 		if live && rng.IntN(24) == 0 {
@@ -119,8 +132,8 @@ func Generate(seed uint64) History {
 			}
 		}
 		if op == "clock" && len(h.Replicas) > 2 {
-			// A rename carries the time at which a replica heard of it. With three of them and a clock that is behind, two names
-			// of one mailbox chase each other round.
+			// A subscription carries the time at which a replica heard of it. With three of them and a clock that is behind, on
+			// and off chase each other round.
 			op = "wait"
 		}
 		side := rng.IntN(len(h.Replicas))

@@ -20,6 +20,8 @@ type entry struct {
 	copies  int // of these; copies that were made on two replicas may be taken for one
 	removes int // expunges, the near ends of moves, deletions of its mailbox
 	root    int // the content that it was before users edited it
+
+	spare bool // it is not owed: it came up in a backup
 }
 
 func newLedger() *ledger { return &ledger{contents: make(map[string]*entry)} }
@@ -62,7 +64,7 @@ func (l *ledger) remove(content string) {
 // owed reports whether the mail must be somewhere. What a user wrote in the place of another mail need not outlive its mailbox:
 // whoever deletes that elsewhere knew the other mail.
 func (l *ledger) owed(e *entry) bool {
-	return (e.removes == 0 && e.puts > 0 || e.puts-e.copies > e.removes) && (e.n == e.root || !l.deletes)
+	return !e.spare && (e.removes == 0 && e.puts > 0 || e.puts-e.copies > e.removes) && (e.n == e.root || !l.deletes)
 }
 
 // all returns the contents in the order in which they were made.
@@ -70,10 +72,8 @@ func (l *ledger) all() []string {
 	return slices.SortedFunc(maps.Keys(l.contents), func(a, b string) int { return l.contents[a].n - l.contents[b].n })
 }
 
-// edited says that a user wrote another content in the place of one.
-func (l *ledger) edited(old, content string) {
-	l.remove(old)
-	l.put(content)
+// rooted says that a user wrote another content in the place of one.
+func (l *ledger) rooted(old, content string) {
 	if o, e := l.contents[old], l.contents[content]; o != nil && e != nil {
 		e.root = o.root
 	}

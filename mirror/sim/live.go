@@ -34,6 +34,7 @@ type session struct {
 	after  time.Time // when they had done all; zero before
 	hurt   bool      // the journal cannot take records any more
 
+	rounds  uint64
 	stopped bool
 	crashed bool // the process of the mount ended by itself
 
@@ -147,6 +148,11 @@ func (l *session) between(string) {
 	}
 }
 
+// note notes something with the time.
+func (l *session) note(format string, args ...any) {
+	l.w.note("  %s "+format, append([]any{l.mount.now().Format("15:04:05.000")}, args...)...)
+}
+
 // idle is called when nothing moves: users act, a machine that crashed comes up again, or the session ends.
 func (l *session) idle() bool {
 	switch {
@@ -190,6 +196,10 @@ func (l *session) mend() {
 func (l *session) settled() bool {
 	const follow = 5 * time.Second
 	st := l.engine.Status()
+	if st.Rounds != l.rounds {
+		l.rounds = st.Rounds
+		l.note("round %d: %s", st.Rounds, st.State)
+	}
 	return time.Since(l.after) > quiet ||
 		st.State == mirror.StateInSync && st.LastFull.After(l.after.Add(timing.FullSync+follow)) && time.Since(st.LastFull) > follow
 }
@@ -218,9 +228,9 @@ func (l *session) act() {
 		return
 	}
 	if how == nil {
-		l.w.note("  meanwhile %s of %s", op, r.name)
+		l.note("meanwhile %s of %s", op, r.name)
 	} else {
-		l.w.note("  meanwhile %s of %s, through the mount", op, r.name)
+		l.note("meanwhile %s of %s, through the mount", op, r.name)
 	}
 	l.w.calm = l.w.calm && slices.Contains(calmOps, op)
 	if how == nil {
@@ -310,7 +320,7 @@ func (l *session) dial(ctx context.Context) (brain.Peer, error) {
 	}
 	l.slaves++
 	l.conn = c
-	l.w.note("  %s dials", l.mount.name)
+	l.note("%s dials", l.mount.name)
 	watch := func(ctx context.Context) (<-chan struct{}, error) { return l.remote.wake, nil }
 	serve := func(p brain.Peer, err error) {
 		if err == nil {

@@ -17,6 +17,7 @@ type sched struct {
 	mu      sync.Mutex
 	running bool
 	waiting []waiter
+	arrived chan struct{} // somebody began to wait; holds one
 }
 
 // waiter is a goroutine that stopped. Its key says where, so that the order of arrival does not count.
@@ -35,6 +36,10 @@ func (s *sched) yield(key string) {
 	w := waiter{key, make(chan struct{})}
 	s.waiting = append(s.waiting, w)
 	s.mu.Unlock()
+	select {
+	case s.arrived <- struct{}{}:
+	default:
+	}
 	<-w.go_
 }
 
@@ -47,7 +52,7 @@ const patience = 30 * time.Minute
 // if not, time passes. It returns false, with f still running, if nothing moves any more.
 func (s *sched) run(rng *rand.Rand, f func(), between func(key string), idle func() bool) bool {
 	s.mu.Lock()
-	s.running = true
+	s.running, s.arrived = true, make(chan struct{}, 1)
 	s.mu.Unlock()
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
@@ -70,15 +75,25 @@ func (s *sched) run(rng *rand.Rand, f func(), between func(key string), idle fun
 				s.stop()
 				return false
 			}
-			pause := min(max(still, time.Millisecond), time.Minute)
-			time.Sleep(pause)
-			still += pause
+			still += s.await(min(max(still, time.Millisecond), time.Minute))
 			continue
 		}
 		still = 0
 		between(w.key)
 		close(w.go_)
 	}
+}
+
+// await lets time pass until somebody waits, but not more than a pause. It returns how much passed.
+func (s *sched) await(pause time.Duration) time.Duration {
+	start := time.Now()
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-s.arrived:
+	case <-timer.C:
+	}
+	return time.Since(start)
 }
 
 // stop lets everybody go.

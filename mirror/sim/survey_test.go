@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -14,14 +15,16 @@ import (
 )
 
 // TestSurvey runs SIM_SURVEY histories from SIM_SEED on, for no longer than SIM_TIME seconds, and lists those that fail,
-// without making them shorter. Each processor gets a process of its own, which knows only one: goroutines that take turns
+// without making them shorter. SIM_FIRST=1 ends it at the first of these. Each processor gets a process of its own, which knows only one: goroutines that take turns
 // are slowed down by a second one.
 func TestSurvey(t *testing.T) {
 	n := envInt(t, "SIM_SURVEY", 0)
 	if n == 0 {
 		t.Skip("SIM_SURVEY says how many histories")
 	}
-	s := &survey{start: time.Now(), wanted: n}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	s := &survey{start: time.Now(), wanted: n, enough: cancel}
 	if os.Getenv("SIM_WORKER") != "" {
 		s.work(t)
 		return
@@ -29,7 +32,7 @@ func TestSurvey(t *testing.T) {
 	var workers sync.WaitGroup
 	count := runtime.NumCPU()
 	for i := range count {
-		workers.Go(func() { s.watch(t, i, count) })
+		workers.Go(func() { s.watch(ctx, t, i, count) })
 	}
 	workers.Wait()
 	t.Logf("%d histories in %.0f s, %.1f a second, %d violations", s.done, s.seconds(), float64(s.done)/s.seconds(), s.failed)
@@ -38,6 +41,7 @@ func TestSurvey(t *testing.T) {
 type survey struct {
 	start  time.Time
 	wanted int
+	enough func() // ends it
 
 	mu           sync.Mutex
 	done, failed int
@@ -62,8 +66,8 @@ func (s *survey) work(t *testing.T) {
 }
 
 // watch starts one of count processes and hears what it says.
-func (s *survey) watch(t *testing.T, i, count int) {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestSurvey$", "-test.timeout=0")
+func (s *survey) watch(ctx context.Context, t *testing.T, i, count int) {
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSurvey$", "-test.timeout=0")
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "GOGC=400", fmt.Sprintf("SIM_WORKER=%d", i), fmt.Sprintf("SIM_WORKERS=%d", count))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -83,7 +87,7 @@ func (s *survey) watch(t *testing.T, i, count int) {
 			fmt.Fprintln(&rest, in.Text())
 		}
 	}
-	if err := cmd.Wait(); err != nil {
+	if err := cmd.Wait(); err != nil && ctx.Err() == nil {
 		t.Errorf("process %d: %v\n%s", i, err, rest.String())
 	}
 }
@@ -96,6 +100,9 @@ func (s *survey) hear(t *testing.T, line string) {
 	if line != "ok" {
 		s.failed++
 		t.Error(line)
+		if os.Getenv("SIM_FIRST") != "" {
+			s.enough()
+		}
 		s.progress(line)
 	}
 	if time.Since(s.said) > 10*time.Second {

@@ -34,7 +34,7 @@ func (w *world) sync(s Step) error {
 	if err != nil {
 		return err
 	}
-	out, err := w.syncOnce(s, master, slave, brain.Request{})
+	out, err := w.syncSource(s, master, slave, brain.Request{})
 	w.note("  %s with %s: %s", master.name, slave.name, outcome(out, err))
 	if herr := w.checkError(s, master, slave, err); herr != nil {
 		return herr
@@ -45,11 +45,11 @@ func (w *world) sync(s Step) error {
 	if isGuard(err) {
 		w.calm = w.calm && !s.Restore
 		req := brain.Request{AllowExpunge: []string{"*"}}
-		if s.Restore {
+		if s.Restore && w.backup == nil {
 			req = brain.Request{Restore: []string{"*"}}
 		}
 		again := Step{Op: "sync", Side: s.Side, Seed: s.Seed + 1, Type: s.Type, Reversed: s.Reversed}
-		out, err = w.syncOnce(again, master, slave, req)
+		out, err = w.syncSource(again, master, slave, req)
 		w.note("  decided: %s", outcome(out, err))
 		if err != nil {
 			return fmt.Errorf("after the user's decision: %w", err)
@@ -88,6 +88,9 @@ func isGuard(err error) bool {
 // mustStop returns a mailbox for which a guard has to stop the sync of two replicas, with the replica; "" if there is none.
 func (w *world) mustStop(sides ...*replica) (string, error) {
 	for _, r := range sides {
+		if r == w.backup {
+			continue // what it lost is put back
+		}
 		name, err := vanished(r)
 		if err != nil {
 			return "", err
@@ -108,7 +111,7 @@ func (w *world) checkGuard(s Step, gone string, err error, sides ...*replica) er
 		return fmt.Errorf("the guard let the loss of mailbox %s pass", gone)
 	}
 	for i, r := range sides {
-		if w.stopped[i] != nil {
+		if w.stopped[i] != nil && r != w.backup {
 			if err := justified(r, w.stopped[i]); err != nil {
 				return err
 			}
@@ -126,6 +129,32 @@ func (w *world) checkError(s Step, master, slave *replica, err error) error {
 		return nil
 	}
 	return fmt.Errorf("a sync without a fault failed: %w", err)
+}
+
+// syncSource is syncOnce, which must not touch the source of a backup.
+func (w *world) syncSource(s Step, master, slave *replica, req brain.Request) (brain.Outcome, error) {
+	if w.backup == nil {
+		return w.syncOnce(s, master, slave, req)
+	}
+	// The flags are meant from the slave's point of view.
+	req.BackupReceive, req.BackupSend = slave == w.backup, master == w.backup
+	source := w.replicas[0]
+	before, err := contents(source.disk)
+	if err != nil {
+		return brain.Outcome{}, err
+	}
+	out, serr := w.syncOnce(s, master, slave, req)
+	if s.Users > 0 || source.hit {
+		return out, serr
+	}
+	after, err := contents(source.disk)
+	if err != nil {
+		return out, err
+	}
+	if err := difference(before, after); err != nil {
+		return out, fmt.Errorf("the source of a backup changed: %w", err)
+	}
+	return out, serr
 }
 
 // syncOnce runs one sync with its fault, and starts whoever crashed anew.

@@ -42,6 +42,34 @@ var words = func() (out []string) {
 	return out
 }()
 
+// put says that a mail appeared. What happens to a backup is undone: nothing of it is owed, and nothing removed for good.
+func (u *user) put(content string) {
+	if u.r == u.w.backup {
+		u.copied(content)
+		return
+	}
+	u.w.ledger.put(content)
+}
+
+func (u *user) copied(content string) {
+	u.w.ledger.copied(content)
+	if e := u.w.ledger.contents[content]; e != nil && u.r == u.w.backup && e.puts == 1 {
+		e.spare = true
+	}
+}
+
+func (u *user) removed(content string) {
+	if u.r != u.w.backup {
+		u.w.ledger.remove(content)
+	}
+}
+
+func (u *user) edited(old, content string) {
+	u.removed(old)
+	u.put(content)
+	u.w.ledger.rooted(old, content)
+}
+
 // act does one thing. What is not possible at the moment is not done.
 func (w *world) act(r *replica, op string, seed uint64) error { return w.actAs(nil, r, op, seed) }
 
@@ -52,7 +80,7 @@ func (w *world) actAs(through *session, r *replica, op string, seed uint64) erro
 		"deliver": u.deliver, "burst": u.burst, "see": u.see, "flag": u.flag, "keyword": u.keyword, "manykeywords": u.manyKeywords,
 		"expunge": u.expunge, "move": u.move, "copy": u.copy, "create": u.create, "rename": u.rename, "delete": u.delete,
 		"recreate": u.recreate, "subscribe": u.subscribe, "unsubscribe": u.unsubscribe, "loselist": u.loseList,
-		"resetvalidity": u.resetValidity, "resetguid": u.resetGUID, "edit": u.edit, "empty": u.empty,
+		"assign": u.assign, "resetvalidity": u.resetValidity, "resetguid": u.resetGUID, "edit": u.edit, "empty": u.empty,
 	}[op]
 	if do == nil {
 		return fmt.Errorf("no op %q", op)
@@ -227,7 +255,7 @@ func (u *user) deliverOne(box mail.Name, dir, content string) error {
 	if err := tmp.Rename(name, d, final); err != nil {
 		return err
 	}
-	u.w.ledger.put(content)
+	u.put(content)
 	if err := d.Sync(); err != nil {
 		return err
 	}
@@ -406,7 +434,7 @@ func (u *user) unlink(m found) error {
 	if err := d.Remove(m.file.name); err != nil {
 		return err
 	}
-	u.w.ledger.remove(m.file.content)
+	u.removed(m.file.content)
 	return u.maybeSync(d)
 }
 
@@ -457,8 +485,8 @@ func (u *user) move() error {
 		return err
 	}
 	u.saw(m.box, m.file.Base)
-	u.w.ledger.put(m.file.content)
-	u.w.ledger.remove(m.file.content)
+	u.put(m.file.content)
+	u.removed(m.file.content)
 	return u.sync(to, from) // else a power cut could take the mail if the old mailbox is removed
 }
 
@@ -498,7 +526,7 @@ func (u *user) copy() error {
 	if err := from.Link(m.file.name, to, name); err != nil {
 		return err
 	}
-	u.w.ledger.copied(m.file.content)
+	u.copied(m.file.content)
 	box, _ := u.r.layout.MailboxOf(dir)
 	if err := u.record(mail.Event{Op: mail.EventAppend, Mailbox: box, File: name}, ""); err != nil {
 		return err
@@ -537,6 +565,6 @@ func (u *user) edit() error {
 		return err
 	}
 	u.r.edited = true
-	u.w.ledger.edited(m.file.content, content)
+	u.edited(m.file.content, content)
 	return nil
 }

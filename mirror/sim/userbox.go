@@ -154,7 +154,7 @@ func (u *user) deleteBox(name mail.Name, dir string) error {
 			return err
 		}
 		for _, m := range mails {
-			u.w.ledger.remove(m.file.content)
+			u.removed(m.file.content)
 		}
 		u.w.reset(u.r, dirs[n]) // if others have it still, it may come back
 		if u.through != nil || u.pick(2) == 0 {
@@ -259,6 +259,53 @@ func (u *user) loseList() error {
 	u.w.reset(u.r, dir)
 	u.r.lostList = true
 	return d.Remove("dovecot-uidlist")
+}
+
+// assign gives UIDs to new mails as a Dovecot does that uses the same Maildir: under the lock, in an order of its own, and
+// clients see them at once.
+func (u *user) assign() error {
+	name, dir, err := u.anyBox()
+	if err != nil {
+		return err
+	}
+	d, err := u.open(dir)
+	if err != nil {
+		return err
+	}
+	if _, err := d.Stat("dovecot-uidlist.lock"); err == nil {
+		return nil // it waits for its turn
+	}
+	b, err := readBox(u.r.disk, name, dir)
+	if err != nil || b.noList || b.torn {
+		return nil // it would begin anew, see resetValidity
+	}
+	known := make(map[string]bool)
+	for _, row := range b.list {
+		known[row.base] = true
+	}
+	var lines []byte
+	for i := range b.files {
+		if f := &b.files[i]; !known[f.Base] {
+			lines = fmt.Appendf(lines, "%d :%s\n", b.next, f.Base)
+			b.list = append(b.list, listRow{uid: b.next, base: f.Base})
+			b.next++
+		}
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	f, err := d.OpenAppend("dovecot-uidlist")
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(lines); err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	u.w.checks.shown(u.r, b)
+	return nil
 }
 
 // resetValidity makes a uidlist anew as Dovecot does when it cannot read it: another UIDVALIDITY, UIDs from 1.

@@ -342,6 +342,33 @@ func image(fsys vfs.FS) (map[string]string, error) {
 	return out, walk("")
 }
 
+// contents is what users see on a disk: mailboxes, mails with their names, and subscriptions.
+func contents(fsys vfs.FS) (map[string]string, error) {
+	img, err := image(fsys)
+	for path, what := range img {
+		dir, base := "", path
+		if i := strings.LastIndexByte(path, '/'); i >= 0 {
+			dir, base = path[:i], path[i+1:]
+		}
+		switch {
+		case strings.HasPrefix(what, "directory"):
+			img[path] = "directory"
+		case base != "subscriptions" && !strings.HasSuffix("/"+dir, "/cur") && !strings.HasSuffix("/"+dir, "/new"):
+			delete(img, path)
+		}
+		if strings.HasPrefix(path, "tmp/") {
+			delete(img, path)
+		}
+		// A keyword has another letter in the mailbox where the mail was moved.
+		if i := strings.Index(path, ":2,"); i >= 0 {
+			moved := path[:i] + strings.TrimRight(path[i:], "abcdefghijklmnopqrstuvwxyz")
+			delete(img, path)
+			img[moved] = what
+		}
+	}
+	return img, err
+}
+
 // String is one line per mailbox and mail, for the course of a simulation.
 func (a *accountView) String() string {
 	var out strings.Builder

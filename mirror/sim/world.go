@@ -12,6 +12,7 @@ import (
 
 	"dsyncfs/mirror/brain"
 	"dsyncfs/mirror/guard"
+	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store/maildir"
 	"dsyncfs/mirror/vfs"
 )
@@ -30,6 +31,7 @@ type world struct {
 	mounted    *replica        // the one that gets mounted in this history
 	tasks      *sync.WaitGroup // of the session under way
 	unseen     bool            // a user removed something that no journal knows of
+	backup     *replica        // the one that is a backup; nil in most histories
 	calm       bool            // nothing has happened that may undo what users did
 
 	mu    sync.Mutex
@@ -89,10 +91,20 @@ func newWorld(h History) *world {
 		}
 		w.replicas = append(w.replicas, newReplica(w, string(rune('A'+i)), layout))
 	}
+	if h.Backup {
+		w.backup, w.calm = w.replicas[1], false
+	}
 	return w
 }
 
 func (w *world) runHistory(h History) error {
+	if w.backup != nil { // of something
+		u := &user{w: w, r: w.replicas[0]}
+		if err := u.makeBox("", mail.Inbox); err != nil {
+			return err
+		}
+		u.r.born = true
+	}
 	w.newGUIDs = slices.ContainsFunc(h.Steps, func(s Step) bool { return s.Op == "resetguid" })
 	for i, s := range h.Steps {
 		err := w.step(s)
@@ -132,7 +144,11 @@ func (w *world) step(s Step) error {
 		return nil
 	case "clock":
 		w.calm = false
-		r.offset += time.Duration(int64(s.Seed%7200)-3600) * time.Second
+		step := time.Duration(int64(s.Seed%7200)-3600) * time.Second // an hour, or 1000 days
+		if s.Seed>>32%4 == 0 {
+			step *= 24_000
+		}
+		r.offset += step
 		return nil
 	case "forget":
 		if r.edited || r.lostList {
@@ -201,9 +217,9 @@ func (w *world) syncAll(typ string) (changed bool, err error) {
 		s := Step{Op: "sync", Side: i + 1, Seed: uint64(i), Type: typ}
 		a, b := w.replicas[0], w.replicas[i+1]
 		w.checks.before(a, b)
-		out, err := w.syncOnce(s, a, b, brain.Request{})
+		out, err := w.syncSource(s, a, b, brain.Request{})
 		if isGuard(err) {
-			out, err = w.syncOnce(s, a, b, brain.Request{AllowExpunge: []string{"*"}})
+			out, err = w.syncSource(s, a, b, brain.Request{AllowExpunge: []string{"*"}})
 			changed = true
 		}
 		w.note("  %s with %s: %s", a.name, b.name, outcome(out, err))

@@ -250,7 +250,7 @@ type Add struct {
 // Result says what Apply did.
 type Result struct {
 	Changed    bool       // anything at all
-	Vanished   []mail.UID // in Deltas, Expunges or Realign, but not there any more
+	Vanished   []mail.UID // in Deltas, Expunges or Realign, but not there any more, or with a new UID that was taken meanwhile
 	Reassigned []Assigned // Adds whose UID was taken meanwhile and that got another one
 	Noticed    bool       // flags that others changed since the last Refresh were found and recorded; the peer does not know of them
 	Status     mail.Status

@@ -38,6 +38,10 @@ func (a *apply) realign(context.Context) error {
 		if c.NewUID != 0 {
 			to.UID = c.NewUID
 		}
+		if to.UID < a.first && to.UID >= a.rec.Status.UIDNext && !a.newUIDs() {
+			a.res.Vanished = append(a.res.Vanished, c.UID) // a Dovecot has given that UID to another mail meanwhile
+			continue
+		}
 		if to.UID != r.UID && (!a.newUIDs() && to.UID < a.first || to.UID > mail.MaxUID) {
 			return fmt.Errorf("UID %d cannot become %d: UIDNEXT is %d", r.UID, to.UID, a.first)
 		}

@@ -331,6 +331,13 @@ func (in *incoming) apply(ctx context.Context, b store.Batch) error {
 	if len(res.Vanished) > 0 {
 		in.noteDesync(fmt.Sprintf("%d messages went away meanwhile", len(res.Vanished)))
 	}
+	for _, late := range res.Late {
+		for _, e := range b.Expunges {
+			if e.UID == late.UID {
+				in.x.r.moved.lost(e.GUID, late.Delta)
+			}
+		}
+	}
 	if res.Noticed {
 		in.noteDesync("flags changed meanwhile")
 	}

@@ -13,7 +13,7 @@ import (
 // moved are the mails that the other side moved while their flags were changed here: seen from one mailbox they were
 // expunged, from the other one they are new, and the change must not get lost in between.
 type moved struct {
-	deltas map[mail.GUID]mail.Delta     // changed here, and expunged by the other side
+	deltas map[mail.GUID]mail.Delta     // changed here, before or during the round, and expunged by the other side
 	places map[mail.GUID]store.Location // copied here from another mailbox of this side
 }
 
@@ -21,7 +21,7 @@ func (m *moved) lost(guid mail.GUID, d mail.Delta) {
 	if m.deltas == nil {
 		m.deltas = make(map[mail.GUID]mail.Delta)
 	}
-	m.deltas[guid] = d
+	m.deltas[guid] = m.deltas[guid].Then(d)
 }
 
 func (m *moved) found(guid mail.GUID, at store.Location) {

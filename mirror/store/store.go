@@ -252,8 +252,10 @@ type Result struct {
 	Changed    bool       // anything at all
 	Vanished   []mail.UID // in Deltas, Expunges or Realign, but not there any more, or with a new UID that was taken meanwhile
 	Reassigned []Assigned // Adds whose UID was taken meanwhile and that got another one
-	Noticed    bool       // flags that others changed since the last Refresh were found and recorded; the peer does not know of them
-	Status     mail.Status
+	// Late are flags that others changed since the last Refresh on messages of Expunges: they went with them.
+	Late    []FlagChange
+	Noticed bool // flags that others changed since the last Refresh were found and recorded; the peer does not know of them
+	Status  mail.Status
 }
 
 // Assigned is a message that got another UID than wanted.

@@ -77,12 +77,14 @@ func (a *apply) expunge(ctx context.Context) error {
 			continue
 		}
 		if _, stays := a.renumbered[e.UID]; !stays {
-			there, err := a.unlink(ctx, r)
+			file, err := a.unlink(ctx, r)
 			if err != nil {
 				return err
 			}
-			if !there {
+			if file == "" {
 				a.res.Vanished = append(a.res.Vanished, e.UID)
+			} else if delta := a.lateDelta(r, file); !delta.IsZero() {
+				a.res.Late = append(a.res.Late, store.FlagChange{UID: r.UID, Delta: delta})
 			}
 		}
 		a.forget(r, !a.newUIDs())
@@ -96,11 +98,12 @@ func (a *apply) expunge(ctx context.Context) error {
 	return nil
 }
 
-// unlink removes the file of a message and keeps a link to it for the rest of the round.
-func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (there bool, err error) {
+// unlink removes the file of a message and keeps a link to it for the rest of the round. It returns the name that the file
+// had, empty if there was none.
+func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (was string, err error) {
 	tmp, err := a.s.openTmp(a.s.fs)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer tmp.Close()
 	err = a.onFile(ctx, r.File, func(file string) error {
@@ -119,16 +122,27 @@ func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (there bool, 
 		} // a file system without links keeps none
 		dir, name = a.m.ns.of(file)
 		a.touched(file)
+		was = file
 		return dir.Remove(name)
 	})
 	if errors.Is(err, errGone) {
-		return false, nil
+		return "", nil
 	}
-	if err == nil {
-		a.quota.bytes -= r.Size
-		a.quota.count--
+	if err != nil {
+		return "", err
 	}
-	return err == nil, err
+	a.quota.bytes -= r.Size
+	a.quota.count--
+	return was, nil
+}
+
+// lateDelta is what another program did to the flags of a message since the last refresh, if its file has that name.
+func (a *apply) lateDelta(r store.MessageRecord, file string) mail.Delta {
+	name, ok := mail.ParseFileName(file[4:])
+	if !ok || file == r.File {
+		return mail.Delta{}
+	}
+	return mail.DeltaBetween(r.Flags, r.Keywords, name.Flags, a.keys.keywords(name.Letters, r.Keywords))
 }
 
 // isStill reports whether a file has the bytes of the message, as far as size and time tell. What someone wrote in the place

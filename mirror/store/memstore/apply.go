@@ -212,6 +212,9 @@ func (w *writer) expunge(e store.Expunge) {
 		w.vanished(e.UID)
 		return
 	}
+	if late := mail.DeltaBetween(msg.Flags, msg.Keywords, f.flags, f.keywords); !late.IsZero() {
+		w.res.Late = append(w.res.Late, store.FlagChange{UID: e.UID, Delta: late})
+	}
 	w.m.s.hold(msg, f)
 	w.going[e.UID] = f
 	delete(w.d.files, msg.base)

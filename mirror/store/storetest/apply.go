@@ -320,6 +320,19 @@ var applyCases = map[string]func(*testing.T, *suite){
 			t.Errorf("content %q", got)
 		}
 	},
+	"Expunge/tells of flags that somebody changed meanwhile": func(t *testing.T, s *suite) {
+		changed, file := s.deliver(t, mail.Inbox, "one")
+		same, _ := s.deliver(t, mail.Inbox, "two")
+		m := s.open(t, mail.Inbox)
+		s.Outside.SetFlags(t, mail.Inbox, file, mail.FlagFlagged)
+		r := applyTo(t, m, store.Batch{Expunges: []store.Expunge{{UID: changed.UID, GUID: changed.GUID}, {UID: same.UID, GUID: same.GUID}}})
+		if len(r.Vanished) > 0 || r.Status.Messages != 0 {
+			t.Errorf("result %+v", r)
+		}
+		if len(r.Late) != 1 || r.Late[0].UID != changed.UID || r.Late[0].Delta.Add != mail.FlagFlagged || r.Late[0].Delta.Remove != 0 {
+			t.Errorf("late changes %+v", r.Late)
+		}
+	},
 	"Expunge/of a mail that is gone is reported": func(t *testing.T, s *suite) {
 		gone, file := s.deliver(t, mail.Inbox, "one")
 		m := s.open(t, mail.Inbox)

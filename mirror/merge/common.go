@@ -38,7 +38,7 @@ func (r *incremental) begin() error {
 	if r.newer != nil {
 		return nil
 	}
-	r.newer = &union{r.Planner}
+	r.newer = &union{Planner: r.Planner, strays: newStrays(r.Planner)}
 	_, err := r.local.seek(r.o.Base)
 	return err
 }
@@ -55,10 +55,7 @@ func (r *incremental) known(c *item.Change) error {
 		return nil
 	}
 	if expunge {
-		marks, err := r.localMarks(m)
-		r.expunge(m, true)
-		r.plan.Expunges[len(r.plan.Expunges)-1].Logged = marks.Logged
-		return err
+		return r.expungeLogged(m)
 	}
 	return r.settle(m, MarksOf(c))
 }
@@ -284,68 +281,4 @@ func (r *search) localKeys() (map[mail.GUID]struct{}, error) {
 		here[r.key(m.GUID)] = struct{}{}
 	}
 	return here, nil
-}
-
-// union reads a full list without taking absence for anything. The same GUID under the same UID is the same mail, a logged
-// expunge is one, and all else is new on both sides.
-type union struct{ *Planner }
-
-func (r *union) record(c *item.Change) error {
-	if err := r.alone(c.UID - 1); err != nil {
-		return err
-	}
-	m, err := r.local.at(c.UID)
-	if err != nil {
-		return err
-	}
-	if m != nil {
-		defer r.local.advance()
-		if r.same(m, c) {
-			if c.Type == item.ChangeExpunge {
-				r.expunge(m, true)
-				return nil
-			}
-			return r.settle(m, MarksOf(c))
-		}
-		if err := r.keepLocal(m); err != nil {
-			return err
-		}
-	}
-	if c.Type == item.ChangeExpunge {
-		return nil
-	}
-	if _, expunged, err := r.loggedExpunge(c); err != nil || expunged {
-		return err
-	}
-	h := r.ofRecord(c)
-	r.remotes = append(r.remotes, h)
-	return nil
-}
-
-// alone keeps the mails up to a UID of which the peer said nothing.
-func (r *union) alone(upTo mail.UID) error {
-	for {
-		m, err := r.local.peek()
-		if err != nil || m == nil || m.UID > upTo {
-			return err
-		}
-		if err := r.keepLocal(m); err != nil {
-			return err
-		}
-		r.local.advance()
-	}
-}
-
-func (r *union) keepLocal(m *mail.Message) error {
-	h, err := r.ofMessage(m)
-	r.locals = append(r.locals, h)
-	return err
-}
-
-func (r *union) finish() error {
-	if err := r.alone(mail.MaxUID); err != nil {
-		return err
-	}
-	r.interleave()
-	return r.assign()
 }

@@ -122,7 +122,7 @@ func NewPlanner(o Options) *Planner {
 	case o.HaveBase:
 		p.rule = &incremental{Planner: p}
 	case o.Absence == Keep:
-		p.rule = &union{p}
+		p.rule = &union{Planner: p}
 	default:
 		p.rule = &search{Planner: p}
 	}
@@ -280,6 +280,14 @@ func (p *Planner) mark(uid mail.UID, from, to, remote Marks) {
 // expunge plans to remove a mail.
 func (p *Planner) expunge(m *mail.Message, witnessed bool) {
 	p.plan.Expunges = append(p.plan.Expunges, Expunge{UID: m.UID, GUID: m.GUID, Witnessed: witnessed})
+}
+
+// expungeLogged plans to remove a mail that the peer saw being expunged. What was changed here meanwhile is told with it.
+func (p *Planner) expungeLogged(m *mail.Message) error {
+	marks, err := p.localMarks(m)
+	p.expunge(m, true)
+	p.plan.Expunges[len(p.plan.Expunges)-1].Logged = marks.Logged
+	return err
 }
 
 // conclude fills in the numbers of the mailbox as a whole, for a plan that gives out UIDs below next.

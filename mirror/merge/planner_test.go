@@ -104,6 +104,30 @@ func TestPlans(t *testing.T) {
 			want: "2>4",
 		},
 		{
+			name:    "a mail that a broken off round saved here and that was expunged there goes, whatever its UID is",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B`},
+			want: "x7",
+		},
+		{
+			name:    "and does not come back from there",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|e 4 B`}, remote: side{next: 8, changes: `s 7 B 1 - - 0`},
+			want: "",
+		},
+		{
+			name:    "one that was expunged on both sides and is here again is new",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|e 4 B|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B`},
+			want: "",
+		},
+		{
+			name:    "one that was expunged and came back there is the one that is here",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 10, changes: `e 4 B|s 9 B 1 - - 0`},
+			want: "7>9",
+		},
+		{
 			name: "absence above what was ever common is doubted", options: merge.Options{Absence: merge.Doubt, Common: 1},
 			local: side{next: 4, changes: `s 1 A 1 - - 0|s 2 B 1 - - 0|s 3 C 1 - - 0`}, remote: side{next: 4, changes: `s 1 A 1 - - 0|s 3 C 1 - - 0`},
 			want: "2>4",

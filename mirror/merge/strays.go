@@ -1,0 +1,101 @@
+package merge
+
+import (
+	"slices"
+
+	"dsyncfs/mirror/mail"
+)
+
+// strays are mails that one side has got in a round that broke off, under the UID that they were to have in the end, and that
+// the other one has expunged since then under the UID that they had there. Nothing but the GUID tells that they are the same:
+// without this they would count as new, and what a user removed or moved on would be back.
+//
+// A mail is one if its side has it once more than the other, and that other one's log has an expunge of its GUID of which
+// this side's log knows nothing. Both sides see both lists and both logs, and so find the same.
+type strays struct {
+	p    *Planner
+	gone map[mail.GUID128]int  // expunges that the peer logged and this side did not
+	both map[mail.UID]struct{} // UIDs of logged expunges here that the peer has a record of
+}
+
+// newStrays returns nil where nothing is to be found: who does not want every mail does not see all of the other's, and the
+// log of a peer with short GUIDs tells less.
+func newStrays(p *Planner) *strays {
+	if p.o.Mode != TwoWay || p.o.ShortGUIDs || !p.o.Filter.Empty() {
+		return nil
+	}
+	return &strays{p: p, gone: make(map[mail.GUID128]int), both: make(map[mail.UID]struct{})}
+}
+
+func (s *strays) bothKnow(uid mail.UID) {
+	if s != nil {
+		s.both[uid] = struct{}{}
+	}
+}
+
+func (s *strays) theyExpunged(guid mail.GUID128) {
+	if s != nil && !guid.IsZero() {
+		s.gone[guid]++
+	}
+}
+
+// remove takes the strays out of both columns, those here by an expunge.
+func (s *strays) remove() error {
+	if s == nil {
+		return nil
+	}
+	goneHere, err := s.goneHere()
+	if err != nil || len(s.gone)+len(goneHere) == 0 {
+		return err
+	}
+	p := s.p
+	surplus := make([]int, len(p.groups)) // mails here without one at the peer, negative: the other way round
+	for i := range p.locals {
+		surplus[p.locals[i].group]++
+	}
+	for i := range p.remotes {
+		surplus[p.remotes[i].group]--
+	}
+	p.locals = slices.DeleteFunc(p.locals, func(h fresher) bool {
+		guid := p.groups[h.group]
+		stray := takeStray(s.gone, guid, &surplus[h.group], 1)
+		if stray {
+			p.plan.Expunges = append(p.plan.Expunges, Expunge{UID: h.uid, GUID: guid, Witnessed: true, Logged: p.marksOf(&h).Logged})
+		}
+		return stray
+	})
+	p.remotes = slices.DeleteFunc(p.remotes, func(h fresher) bool {
+		return takeStray(goneHere, p.groups[h.group], &surplus[h.group], -1)
+	})
+	return nil
+}
+
+// takeStray reports whether the next mail of a GUID, in the column of that sign, is a stray, and counts it.
+func takeStray(gone map[mail.GUID128]int, guid mail.GUID, surplus *int, sign int) bool {
+	if *surplus*sign <= 0 {
+		return false
+	}
+	key := guid.Hash128()
+	if gone[key] == 0 {
+		return false
+	}
+	gone[key]--
+	*surplus -= sign
+	return true
+}
+
+// goneHere returns the expunges that this side logged above the base and the peer's log does not know.
+func (s *strays) goneHere() (map[mail.GUID128]int, error) {
+	out := make(map[mail.GUID128]int)
+	log := &s.p.log
+	for l, err := log.seek(s.p.o.Base); l != nil || err != nil; l, err = log.peek() {
+		if err != nil {
+			return nil, err
+		}
+		if _, known := s.both[l.UID]; !known && l.Expunged && !l.GUID128.IsZero() {
+			out[l.GUID128]++
+		}
+		log.advance()
+	}
+	return out, nil
+}

@@ -1,0 +1,84 @@
+package merge
+
+import (
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+)
+
+// union reads a full list without taking absence for anything. The same GUID under the same UID is the same mail, a logged
+// expunge is one, and all else is new on both sides, but for strays.
+type union struct {
+	*Planner
+	strays *strays // nil: without a common state nobody can tell
+}
+
+func (r *union) record(c *item.Change) error {
+	if err := r.alone(c.UID - 1); err != nil {
+		return err
+	}
+	m, err := r.local.at(c.UID)
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		defer r.local.advance()
+		if r.same(m, c) {
+			if c.Type == item.ChangeExpunge {
+				return r.expungeLogged(m)
+			}
+			return r.settle(m, MarksOf(c))
+		}
+		if err := r.keepLocal(m); err != nil {
+			return err
+		}
+	}
+	_, expunged, err := r.loggedExpunge(c)
+	if expunged {
+		r.strays.bothKnow(c.UID)
+	}
+	switch {
+	case err != nil:
+		return err
+	case c.Type == item.ChangeExpunge:
+		if !expunged {
+			r.strays.theyExpunged(c.GUID128)
+		}
+		return nil
+	case expunged:
+		return nil
+	}
+	h := r.ofRecord(c)
+	r.remotes = append(r.remotes, h)
+	return nil
+}
+
+// alone keeps the mails up to a UID of which the peer said nothing.
+func (r *union) alone(upTo mail.UID) error {
+	for {
+		m, err := r.local.peek()
+		if err != nil || m == nil || m.UID > upTo {
+			return err
+		}
+		if err := r.keepLocal(m); err != nil {
+			return err
+		}
+		r.local.advance()
+	}
+}
+
+func (r *union) keepLocal(m *mail.Message) error {
+	h, err := r.ofMessage(m)
+	r.locals = append(r.locals, h)
+	return err
+}
+
+func (r *union) finish() error {
+	if err := r.alone(mail.MaxUID); err != nil {
+		return err
+	}
+	if err := r.strays.remove(); err != nil {
+		return err
+	}
+	r.interleave()
+	return r.assign()
+}

@@ -194,6 +194,16 @@ func crashAt(t *testing.T, loss vfs.Loss, stop int64) (ended bool) {
 	if r := refresh(t, s, store.RefreshOptions{Full: true}); r.Added+r.Expunged+r.Flags > 0 {
 		t.Errorf("stopped at change %d, %+v: a second refresh found %+v", stop, at, r)
 	}
+	must(t, s.EndRound(t.Context()))
+	for _, dir := range []string{"tmp", ".work/tmp"} {
+		d, err := after.OpenDir(dir)
+		must(t, err)
+		must(t, d.Names(func(name string, _ vfs.Type) error {
+			t.Errorf("stopped at change %d, %+v: left in %s: %s", stop, at, dir, name)
+			return nil
+		}))
+		must(t, d.Close())
+	}
 	if err == nil {
 		if final := inventory(t, s); len(final) != 5+len(crashNew) {
 			t.Errorf("after the whole round: %q", slices.Collect(maps.Keys(final)))

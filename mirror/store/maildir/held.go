@@ -188,7 +188,7 @@ func (s *Store) dropHeld() error {
 }
 
 // dropPast removes what an earlier process left, once a Refresh has recorded its expunges. A file that is young may be in
-// use by another process of ours.
+// use by another process of ours that is alive.
 func (s *Store) dropPast() error {
 	if len(s.held.past) == 0 {
 		return nil
@@ -202,7 +202,8 @@ func (s *Store) dropPast() error {
 	var old []string
 	for id, name := range maps.Clone(s.held.past) {
 		info, err := tmp.Stat(name)
-		if err == nil && s.isYoung(info) {
+		recorded := s.looked && s.isDead(name)
+		if err == nil && !recorded && s.isYoung(info) {
 			continue
 		}
 		if err := ignoreGone(err); err != nil {

@@ -61,6 +61,7 @@ func (s *Store) Refresh(ctx context.Context, o store.RefreshOptions) (store.Repo
 		err := r.run(ctx)
 		if err == nil {
 			r.report.Changed = slices.Sorted(maps.Keys(r.changed))
+			s.looked = s.looked || o.Mailboxes == nil && !o.DryRun && !r.report.Undecided
 			return r.report, nil
 		}
 		// A mailbox that was renamed or deleted while we looked is no error. What was recorded stays true.

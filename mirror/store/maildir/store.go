@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -46,6 +47,7 @@ type Store struct {
 	randMu sync.Mutex
 
 	held   heldMails
+	looked bool // a Refresh of this store has looked at all mailboxes
 	opened map[mail.MailboxGUID]map[*mailbox]struct{}
 	lists  map[mail.MailboxGUID]*uidlistState // what Apply knows of uidlists, within a round
 }
@@ -228,7 +230,21 @@ func (s *Store) isOurTemp(name string) bool {
 	return strings.HasPrefix(name, tempPrefix) && strings.HasSuffix(name, "."+s.nameHost())
 }
 
-// removeLeftovers removes what crashes of ours left in the root's tmp/ more than a day ago.
+// isDead reports whether one of our temporary files, not a directory, is of a process of this host that is gone: it is of no
+// use to anybody then. Its name ends in a unique name of ours.
+func (s *Store) isDead(name string) bool {
+	rest, ours := strings.CutSuffix(name, "."+s.nameHost())
+	if !ours || !strings.HasPrefix(name, tempPrefix) {
+		return false
+	}
+	_, numbers, _ := strings.Cut(rest[strings.LastIndexByte(rest, '-')+1:], ".")
+	_, numbers, _ = strings.Cut(numbers, "P")
+	number, _, _ := strings.Cut(numbers, "Q")
+	pid, err := strconv.Atoi(number)
+	return err == nil && pid > 0 && pid != s.o.PID && !alive(pid)
+}
+
+// removeLeftovers removes what crashes of ours left in the root's tmp/.
 func (s *Store) removeLeftovers(ctx context.Context) error {
 	if c, ok := s.cat.(interface{ Crashed() bool }); ok && c.Crashed() {
 		if err := s.sweepBoxes(ctx); err != nil {
@@ -297,7 +313,7 @@ func (s *Store) sweepBoxes(ctx context.Context) error {
 	return nil
 }
 
-// leftoverAge is how old a temporary file must be to belong to nobody.
+// leftoverAge is how old a temporary file must be to belong to nobody, if its name does not tell.
 const leftoverAge = 24 * time.Hour
 
 // isYoung reports whether a temporary file may be in use. One from far in the future was made before the clock was set.
@@ -305,7 +321,8 @@ func (s *Store) isYoung(info vfs.Info) bool { return s.o.Clock().Sub(info.Ctime)
 
 func (s *Store) removeLeftover(dir vfs.Dir, name string) error {
 	info, err := dir.Stat(name)
-	if err != nil || !orphaned(name) && s.isYoung(info) {
+	orphan := orphaned(name) || info.Type == vfs.Regular && s.isDead(name)
+	if err != nil || !orphan && s.isYoung(info) {
 		return ignoreGone(err)
 	}
 	if info.Type == vfs.Directory {

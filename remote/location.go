@@ -117,8 +117,8 @@ func (l Location) sshString() string {
 		switch deep, absolute := strings.CutPrefix(word, "/"); {
 		case i > 0:
 			s += " " + commandEscape(word)
-		case absolute && strings.Contains(deep, "/"):
-			s += commandEscape(word)
+		case absolute && strings.Contains(deep, "/") && deep[0] != '/' && deep[0] != '~':
+			s += commandEscape(word) // the slash after the host is the path's own
 		default:
 			s += "/" + commandEscape(word)
 		}

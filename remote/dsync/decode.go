@@ -178,7 +178,7 @@ func (d *fields) existence() mail.Existence {
 
 func (d *fields) deletes() *item.Deletes {
 	it := &item.Deletes{}
-	if v := d.values[dSeparator]; len(v) == 1 {
+	if v := d.values[dSeparator]; len(v) == 1 && v[0] != 0 {
 		it.Separator = v[0]
 	} else {
 		d.fail(dSeparator, errors.New("not one character"))

@@ -140,7 +140,14 @@ func (e *Env) runAs(who *syscall.Credential, program string, args ...string) Res
 	defer cancel()
 	cmd := e.Command(ctx, program, args...)
 	cmd.SysProcAttr.Credential = who
-	cmd.Cancel = func() error { return syscall.Kill(cmd.Process.Pid, syscall.SIGQUIT) } // shows where it hangs
+	cmd.Cancel = func() error { // all of them show where they hang
+		for _, p := range markedProcesses(e.Dir) {
+			if strings.Contains(p.Command, "dsyncfs") {
+				_ = syscall.Kill(p.PID, syscall.SIGQUIT)
+			}
+		}
+		return syscall.Kill(cmd.Process.Pid, syscall.SIGQUIT)
+	}
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()

@@ -25,6 +25,8 @@ type Link struct {
 	mu       sync.Mutex
 	listener net.Listener
 	conns    map[net.Conn]bool
+	left     int64         // bytes until the connections are cut; 0: no cut is asked for
+	fired    chan struct{} // closed by that cut
 	wg       sync.WaitGroup
 }
 
@@ -81,6 +83,36 @@ func (l *Link) Cut() {
 	}
 	l.mu.Unlock()
 	l.wg.Wait()
+}
+
+// CutAfter has every connection cut once n more bytes have passed, in whichever direction, in the middle of what is being
+// sent; the port stays open. The channel is closed when that happened. Another call replaces this one, n = 0 takes it back.
+func (l *Link) CutAfter(n int64) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left, l.fired = n, make(chan struct{})
+	return l.fired
+}
+
+// pass says how many of n bytes go through, and whether the connection is cut behind them.
+func (l *Link) pass(n int) (passing int, cut bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.left == 0 {
+		return n, false
+	}
+	if l.left -= int64(n); l.left > 0 {
+		return n, false
+	}
+	passing = n + int(l.left)
+	l.left = 0
+	for c := range l.conns {
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.CloseRead() // ends the copying; what was passed on is still delivered
+		}
+	}
+	close(l.fired)
+	return passing, true
 }
 
 func (l *Link) accept(listener net.Listener) {
@@ -144,10 +176,11 @@ func (l *Link) carry(to, from net.Conn) {
 		l.mu.Lock()
 		due := time.Now().Add(l.delay)
 		l.mu.Unlock()
-		if n > 0 {
-			way <- parcel{bytes.Clone(buf[:n]), due}
+		passing, cut := l.pass(n)
+		if passing > 0 {
+			way <- parcel{bytes.Clone(buf[:passing]), due}
 		}
-		if err != nil {
+		if err != nil || cut {
 			break
 		}
 	}

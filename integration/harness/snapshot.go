@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -25,16 +26,20 @@ type entry struct {
 // Snapshot is the state of a tree of files.
 type Snapshot map[string]entry
 
-// Snap takes the state of everything below the roots, contents and times included.
+// Snap takes the state of everything below the roots, contents and times included. What goes away while it looks, such as a
+// lock, is left out.
 func Snap(tb testing.TB, roots ...string) Snapshot {
 	tb.Helper()
 	s := Snapshot{}
 	for _, root := range roots {
 		err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil {
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 			e, err := snapEntry(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
 			s[path] = e
 			return err
 		})
@@ -75,7 +80,7 @@ func (s Snapshot) Same(tb testing.TB, roots ...string) {
 // SameMail is Same but for the times of directories other than cur, new and tmp, which a lock file leaves behind.
 func (s Snapshot) SameMail(tb testing.TB, roots ...string) {
 	tb.Helper()
-	reportDifferences(tb, "files changed", s.withoutLockTimes().diff(Snap(tb, roots...).withoutLockTimes()))
+	reportDifferences(tb, "files changed", s.ChangedMail(tb, roots...))
 }
 
 // SameButUIDs is SameMail but for what every look at a Maildir may leave there, also one that then fails: UIDs for mails
@@ -97,6 +102,12 @@ func (s Snapshot) withoutUIDs() Snapshot {
 		}
 	}
 	return out
+}
+
+// ChangedMail is SameMail as a question.
+func (s Snapshot) ChangedMail(tb testing.TB, roots ...string) []string {
+	tb.Helper()
+	return s.withoutLockTimes().diff(Snap(tb, roots...).withoutLockTimes())
 }
 
 // Changed is Same as a question.

@@ -174,9 +174,6 @@ func (w *world) sync() {
 
 // showLog shows what the daemon said lately.
 func (w *world) showLog() {
-	if dir := os.Getenv("DSYNCFS_DEBUG_DIR"); dir != "" {
-		w.Must("sh", "-c", "rm -rf "+dir+"; mkdir -p "+dir+"; cp -a "+w.near.medium+" "+dir+"/near; cp -a "+w.far.medium+" "+dir+"/far")
-	}
 	logs, _ := filepath.Glob(filepath.Join(w.near.medium, "state", "dsyncfs", "mounts", "*", "log"))
 	for _, path := range logs {
 		text, _ := os.ReadFile(path)

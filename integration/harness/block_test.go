@@ -31,8 +31,6 @@ func TestABlockLosesWhatWasNotSynced(t *testing.T) {
 	}
 	write("synced", true)
 	write("written", false)
-	for seed := range uint64(8) { b.Cut(rand.New(rand.NewPCG(seed, 0))) }
-	t.Logf("pending %d", len(b.pending))
 	image := b.Cut(rand.New(rand.NewPCG(1, 0)))
 	b.Restart(image)
 	if text, err := os.ReadFile(filepath.Join(b.Path, "synced")); err != nil || string(text) != "synced" {

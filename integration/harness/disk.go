@@ -51,10 +51,7 @@ func (e *Env) NewDisk(name string, size int64) *Disk {
 		e.TB.Fatal(err)
 	}
 	root := &fs.LoopbackRoot{Path: d.Under, Dev: st.Dev}
-	root.NewNode = func(*fs.LoopbackRoot, *fs.Inode, string, *syscall.Stat_t) fs.InodeEmbedder {
-		return newDiskNode(d, root)
-	}
-	node := newDiskNode(d, root)
+	node := &diskNode{LoopbackNode: fs.LoopbackNode{RootData: root}, disk: d}
 	root.RootNode = node
 	valid := time.Second // all changes come through here
 	server, err := fs.Mount(d.Path, node, &fs.Options{
@@ -145,8 +142,9 @@ type diskNode struct {
 	disk *Disk
 }
 
-func newDiskNode(d *Disk, root *fs.LoopbackRoot) *diskNode {
-	return &diskNode{LoopbackNode: fs.LoopbackNode{RootData: root}, disk: d}
+// WrapChild makes what is found below a directory of a Disk ours too.
+func (n *diskNode) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
+	return &diskNode{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, disk: n.disk}
 }
 
 // diskFile keeps the kernel from reading and writing past us.

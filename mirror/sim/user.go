@@ -435,6 +435,9 @@ func (u *user) unlink(m found) error {
 		return err
 	}
 	u.removed(m.file.content)
+	if e := u.w.ledger.contents[m.file.content]; e != nil && e.n != e.root {
+		return u.sync(d) // if a power cut brought it back, nothing would tell it from the mail in whose place it was written
+	}
 	return u.maybeSync(d)
 }
 

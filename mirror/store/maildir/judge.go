@@ -193,6 +193,26 @@ func (r *refresh) findElsewhere(ctx context.Context, keys map[uint64]bool) error
 			return err
 		}
 	}
+	return r.findInDoubt(ctx, keys)
+}
+
+// findInDoubt is findElsewhere for directories that the catalog does not have yet.
+func (r *refresh) findInDoubt(ctx context.Context, keys map[uint64]bool) error {
+	for _, l := range r.late {
+		if !l.replaced {
+			continue
+		}
+		files, err := r.list(ctx, l.dir)
+		if err != nil {
+			return err
+		}
+		for i := range files.entries {
+			key := moveKey(files.base(int32(i)))
+			if _, wanted := keys[key]; wanted {
+				keys[key] = true
+			}
+		}
+	}
 	return nil
 }
 

@@ -312,7 +312,7 @@ func (b *boxScan) knownOnly(r store.MessageRecord) error {
 		b.noteMoved(r)
 		return nil
 	}
-	if b.r.o.Full && b.files.entries[i].uid == 0 && b.files.entries[i].mark&markDrop == 0 {
+	if b.r.o.Full && b.files.entries[i].mark&(markDrop|markKnown) == 0 {
 		if replaced, err := b.replacedInPlace(i, r); err != nil || replaced {
 			return err
 		}

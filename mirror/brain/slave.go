@@ -177,7 +177,7 @@ func (s *Slave) accept(ctx context.Context, c *conversation, first *item.Mailbox
 		return s.link.fail(err)
 	}
 	_, out, err := s.link.accept(ctx, st, first)
-	s.undecided = out.Undecided
+	s.undecided = s.undecided || out.Undecided // a push is taken without a look at what vanished before
 	return errors.Join(err, st.Close())
 }
 

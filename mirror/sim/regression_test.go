@@ -199,6 +199,60 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":11084874105119872460,"Type":"f","Reversed":true,"Fault":{"What":"eio","At":4,"Seed":7709335766222532046}}
 		{"Op":"sync","Side":1,"Seed":16955574023690380799,"Type":"f","Reversed":true}
 		{"Op":"crash","Side":1,"Seed":8894110834150215106}`,
+	"mail that came into a mailbox that was made anew went when the other side deleted its own": `
+		++ ++
+		{"Op":"create","Side":1,"Seed":13542247353866894458}
+		{"Op":"deliver","Side":1,"Seed":3074925927241250623}
+		{"Op":"subscribe","Side":1,"Seed":5042978584859791945}
+		{"Op":"deliver","Side":1,"Seed":12399156396581096123}
+		{"Op":"sync","Side":1,"Seed":924989666489503214,"Type":"s"}
+		{"Op":"delete","Side":0,"Seed":14042562335264249013}
+		{"Op":"copy","Side":0,"Seed":201884603866461161}
+		{"Op":"create","Side":0,"Seed":5317907040933335284}
+		{"Op":"deliver","Side":1,"Seed":14076329493956502975}
+		{"Op":"sync","Side":1,"Seed":4350817101595801517,"Type":"f","Cut":59}
+		{"Op":"create","Side":0,"Seed":13991573805407518789}
+		{"Op":"delete","Side":1,"Seed":7948002338548872696}
+		{"Op":"deliver","Side":0,"Seed":714128141965669280}`,
+	"the guard counted mails that had moved into a mailbox that was made anew": `
+		++ fs
+		{"Op":"sync","Side":1,"Seed":2528061379243694072,"Type":"s","Reversed":true,"Fault":{"Second":true,"What":"late","At":214,"Seed":16618234463608063276}}
+		{"Op":"burst","Side":0,"Seed":5456076371321739498}
+		{"Op":"resetguid","Side":0,"Seed":1705170223778362077}
+		{"Op":"sync","Side":1,"Seed":5952495688838254721,"Type":"s","Users":5}
+		{"Op":"sync","Side":1,"Seed":13292056305040339603,"Type":"s","Restore":true}
+		{"Op":"recreate","Side":1,"Seed":13862074158511142452}
+		{"Op":"move","Side":1,"Seed":10987996628028312465}
+		{"Op":"empty","Side":1,"Seed":14340639674757784167}
+		{"Op":"sync","Side":1,"Seed":2999288786436153704,"Type":"s"}`,
+	"a mail that was edited went with the one in whose place it was when its UID had changed before a failure": `
+		++ ++
+		{"Op":"sync","Side":1,"Seed":16321936046951858488,"Type":"s","Users":5,"Restore":true}
+		{"Op":"sync","Side":1,"Seed":16919051793715691828,"Type":"f","Fault":{"Second":true,"What":"crash","At":196,"Loss":3,"Seed":4251200170832604739}}
+		{"Op":"keyword","Side":1,"Seed":17324729697350798080}
+		{"Op":"deliver","Side":1,"Seed":16695303374541913699}
+		{"Op":"sync","Side":1,"Seed":10349502654467053109,"Type":"s"}
+		{"Op":"expunge","Side":1,"Seed":10994998552621082550}
+		{"Op":"deliver","Side":1,"Seed":12570589962954671580}
+		{"Op":"deliver","Side":0,"Seed":9580709841483067785}
+		{"Op":"copy","Side":1,"Seed":11491779059689904742}
+		{"Op":"forget","Side":1,"Seed":18298079262886184881}
+		{"Op":"sync","Side":1,"Seed":7661674903855441165,"Type":"s","Fault":{"What":"late","At":28,"Seed":4538966097874481657}}
+		{"Op":"empty","Side":1,"Seed":5689721533983220801}
+		{"Op":"edit","Side":0,"Seed":3701192153255925559}`,
+	"a push made the other side forget that it had yet to decide what became of mails": `
+		++ ++
+		{"Op":"create","Side":0,"Seed":9574293931055072668}
+		{"Op":"burst","Side":0,"Seed":16292608491342607}
+		{"Op":"burst","Side":0,"Seed":12040316155686759468}
+		{"Op":"deliver","Side":1,"Seed":14768250133831479341}
+		{"Op":"sync","Side":1,"Seed":8853371818891585765,"Type":"s","Restore":true}
+		{"Op":"flag","Side":1,"Seed":1945420716758236384}
+		{"Op":"create","Side":0,"Seed":3159849585472966148}
+		{"Op":"deliver","Side":1,"Seed":3094359071611691028}
+		{"Op":"create","Side":0,"Seed":17440235063715883919}
+		{"Op":"deliver","Side":0,"Seed":2342794950033467248}
+		{"Op":"live","Side":0,"Seed":11957653670816192331,"Cut":135,"Users":26,"Fault":{"Second":true,"What":"crash","At":8,"Loss":3,"Seed":16324303061658348252}}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -347,6 +347,7 @@ func (l *loop) rounds(ctx context.Context, req brain.Request) (total brain.Outco
 			return total, err
 		}
 		total.Add(out)
+		total.Undecided = out.Undecided
 		if total.Desync = out.Desync; !out.Desync {
 			break
 		}

@@ -33,7 +33,7 @@ func (p Pair) Sync(ctx context.Context, req brain.Request) (brain.Outcome, error
 	for n := range maxRounds {
 		out, err := p.round(ctx, req)
 		total.Add(out)
-		total.Desync = out.Desync
+		total.Desync, total.Undecided = out.Desync, out.Undecided
 		if errors.Is(err, brain.ErrGaveUp) && req.BackupReceive && !req.NoBackupOverwrite && n < maxRounds-1 {
 			p.Logger.Info("the destination deleted a mailbox, to make it anew", "round", n+1)
 			continue

@@ -59,10 +59,11 @@ type Outcome struct {
 	Plan []string
 }
 
-// Add adds up what two rounds did.
+// Add adds up what two rounds did, or two parts of one. Of rounds, Desync and Undecided are those of the last; the caller sees
+// to that.
 func (o *Outcome) Add(b Outcome) {
 	o.Changed = o.Changed || b.Changed
-	o.Undecided = b.Undecided
+	o.Undecided = o.Undecided || b.Undecided
 	o.Desync = o.Desync || b.Desync
 	o.Added += b.Added
 	o.Flags += b.Flags

@@ -240,7 +240,7 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":7661674903855441165,"Type":"s","Fault":{"What":"late","At":28,"Seed":4538966097874481657}}
 		{"Op":"empty","Side":1,"Seed":5689721533983220801}
 		{"Op":"edit","Side":0,"Seed":3701192153255925559}`,
-	"a push made the other side forget that it had yet to decide what became of mails": `
+	"what a round did in one mailbox made it forget that it had yet to decide what became of mails in another": `
 		++ ++
 		{"Op":"create","Side":0,"Seed":9574293931055072668}
 		{"Op":"burst","Side":0,"Seed":16292608491342607}

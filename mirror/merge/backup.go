@@ -77,7 +77,7 @@ func (r *backup) known(c *item.Change) error {
 
 // follow gives a mail the source's flags.
 func (r *backup) follow(m *mail.Message, c *item.Change) {
-	want := MarksOf(c).whole()
+	want := MarksOf(c)
 	r.mark(m.UID, Marks{Flags: m.Flags, Keywords: m.Keywords, ModSeq: m.ModSeq}, want, want)
 }
 
@@ -163,7 +163,7 @@ func (r *backup) reuse() {
 		s := &r.surplus[i]
 		first[w.group], s.used, copies[w.group] = s.waiting, true, w.uid
 		r.plan.Realign = append(r.plan.Realign, Realign{UID: s.UID, NewUID: w.uid})
-		want := r.marksOf(w).whole()
+		want := r.marksOf(w)
 		from := r.table.get(s.marks)
 		from.ModSeq = s.modSeq
 		r.mark(w.uid, from, want, want)
@@ -183,7 +183,7 @@ func (r *backup) add(missing []int32, copies []mail.UID) {
 		from := len(instances)
 		for len(missing) > 0 && r.remotes[missing[0]].group == w.group {
 			h := &r.remotes[missing[0]]
-			m := r.marksOf(h).whole()
+			m := r.marksOf(h)
 			instances = append(instances, Instance{UID: h.uid, Flags: m.Flags, Keywords: m.Keywords, ModSeq: h.modSeq})
 			missing = missing[1:]
 		}

@@ -252,7 +252,7 @@ func (r *search) keepDoubted() error {
 		if _, known := here[r.key(guid)]; known {
 			continue
 		}
-		m := r.marksOf(h).whole()
+		m := r.marksOf(h)
 		r.plan.Adds = append(r.plan.Adds, Add{
 			GUID: guid, RemoteUID: h.uid,
 			Instances: []Instance{{UID: next, Flags: m.Flags, Keywords: m.Keywords, ModSeq: h.modSeq}},

@@ -100,13 +100,6 @@ func MarksOf(c *item.Change) Marks {
 // equal reports whether the same flags and keywords are set.
 func (m Marks) equal(o Marks) bool { return m.Flags == o.Flags && m.Keywords.Equal(o.Keywords) }
 
-// whole returns the flags and keywords that a mail saved from this record gets: all that are set or were added.
-func (m Marks) whole() Marks {
-	m.Flags |= m.Logged.Add
-	m.Keywords = m.Keywords.Union(m.Logged.AddKeywords)
-	return m
-}
-
 // flagState is the part of m that [Flags] works on.
 func (m Marks) flagState() FlagState {
 	return FlagState{Now: m.Flags, Added: m.Logged.Add, Removed: m.Logged.Remove}

@@ -98,7 +98,7 @@ func (pl *placer) marks() {
 func (pl *placer) wanted(u unit) (to, remote Marks) {
 	switch {
 	case u.local == none:
-		to = pl.marksOf(&pl.remotes[u.remote]).whole()
+		to = pl.marksOf(&pl.remotes[u.remote])
 		return to, to
 	case u.remote == none:
 		to = pl.marksOf(&pl.locals[u.local])

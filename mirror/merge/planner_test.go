@@ -265,6 +265,37 @@ func TestPlans(t *testing.T) {
 	}
 }
 
+// A Dovecot says of a keyword that a user set and that a sync took away again that it was added and is not set. It gives
+// such a mail to a third side with the keyword, and so would have two sides that differ.
+func TestSavedMailsGetWhatIsSetNow(t *testing.T) {
+	record := &item.Change{Type: item.ChangeSave, UID: 1, GUID: "a", Add: mail.FlagFlagged, Final: mail.FlagSeen, Keywords: []item.KeywordChange{
+		{Op: item.KeywordAdded, Name: "gone"}, {Op: item.KeywordSet, Name: "old"}, {Op: item.KeywordAddedSet, Name: "new"},
+	}}
+	for mode, name := range []string{"two-way", "one-way", "backup"} {
+		o := merge.Options{
+			Mode: merge.Mode(mode), Local: nothing, Log: func(func(merge.Logged, error) bool) {},
+			LocalStatus: mail.Status{UIDNext: 1}, RemoteStatus: mail.Status{UIDNext: 2, Messages: 1},
+		}
+		p := merge.NewPlanner(o)
+		defer p.Close()
+		if err := p.Add(record); err != nil {
+			t.Fatal(err)
+		}
+		plan, err := p.Finish()
+		if err != nil || len(plan.Adds) != 1 {
+			t.Fatalf("%s: %v %v", name, plan, err)
+		}
+		got := plan.Adds[0].Instances[0]
+		if got.Flags != mail.FlagSeen || !got.Keywords.Equal(mail.NewKeywords("old", "new")) {
+			t.Errorf("%s: saved with %v %v", name, got.Flags, got.Keywords)
+		}
+	}
+}
+
+func nothing(mail.UID) iter.Seq2[mail.Message, error] {
+	return func(func(mail.Message, error) bool) {}
+}
+
 func TestRecordsThatACorrectPeerDoesNotSend(t *testing.T) {
 	for _, c := range []struct {
 		name    string

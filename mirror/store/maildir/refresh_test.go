@@ -164,6 +164,32 @@ func TestRecreatedUIDListWithAnotherGUID(t *testing.T) {
 	wantSay(t, s, work, `13 one \Seen [k]`, `14 `+two[len(two)-1][1:]+` \Seen [k]`, `15 three \Seen [k]`)
 }
 
+// The directory of a mailbox that was made anew may have the inode of the one that was deleted.
+func TestRecreatedMailboxInADirectoryOfTheSameInode(t *testing.T) {
+	a, s := withWork(t)
+	for _, mail := range []string{"one", "three"} {
+		found, err := filepath.Glob(filepath.Join(a.dir(t, work), "cur", mail+"*"))
+		must(t, err)
+		must(t, os.Remove(found[0]))
+	}
+	two := strings.Fields(strings.Split(a.list(t, work), "\n")[2])
+	found, err := filepath.Glob(filepath.Join(a.dir(t, work), "cur", two[len(two)-1][1:]+"*"))
+	must(t, err)
+	must(t, os.Rename(found[0], filepath.Join(a.dir(t, work), "cur", "other:2,")))
+	a.setList(t, work, "3 V2000 N2 G02000000000000000000000000000000\n1 :other\n")
+	var asked []store.Loss
+	report := refresh(t, s, store.RefreshOptions{Guard: func(l []store.Loss) error { asked = l; return nil }})
+	if len(report.Notes) > 0 || len(asked) != 1 || !asked[0].Gone {
+		t.Errorf("notes %q, losses %+v", report.Notes, asked)
+	}
+	_, deletions, err := s.Tree(t.Context())
+	must(t, err)
+	if len(deletions) != 1 || deletions[0].ID != (mail.GUID128{1}) {
+		t.Errorf("deletions %+v", deletions)
+	}
+	wantSay(t, s, work, `1 other  []`)
+}
+
 func TestChangedUIDValidity(t *testing.T) {
 	a, s := withWork(t)
 	list := strings.Replace(a.list(t, work), "V1000 ", "V2000 ", 1)

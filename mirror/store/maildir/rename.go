@@ -163,6 +163,9 @@ func (s *Store) SetGUID(ctx context.Context, from, to mail.MailboxGUID) error {
 		if err := tx.Rekey(from, to); err != nil {
 			return err
 		}
+		if err := cameBack(tx, to); err != nil {
+			return err
+		}
 		rec.Status.GUID = to
 		sig := decodeSignature(rec.Signature)
 		sig.dirty = true

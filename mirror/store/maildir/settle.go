@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"errors"
 	"fmt"
 
 	"dsyncfs/mirror/mail"
@@ -52,10 +53,11 @@ func (b *boxScan) settle(final bool) (bool, error) {
 }
 
 // recognize reports whether the files here are those of a mailbox that is known: the same directory, or at least one mail
-// in common.
+// in common. A directory of the same inode that has another UIDVALIDITY may be a new one, as numbers of inodes that were
+// deleted are given out again at once.
 func (b *boxScan) recognize(rec store.MailboxRecord) (bool, error) {
 	old := decodeSignature(rec.Signature)
-	if old.cur.ino != 0 && old.cur.ino == b.sig.cur.ino {
+	if old.cur.ino != 0 && old.cur.ino == b.sig.cur.ino && (b.list == nil || b.header.validity == rec.Status.UIDValidity) {
 		return true, nil
 	}
 	c := newCursor(b.s.cat, rec.Status.GUID, 0)
@@ -92,7 +94,7 @@ func (b *boxScan) rekey(final bool) (bool, error) {
 		if err := b.r.w.flush(); err != nil {
 			return false, err
 		}
-		if err := b.s.cat.Update(func(tx store.CatalogTx) error { return tx.Rekey(from, to) }); err != nil {
+		if err := b.s.cat.Update(func(tx store.CatalogTx) error { return errors.Join(tx.Rekey(from, to), cameBack(tx, to)) }); err != nil {
 			return false, err
 		}
 	}

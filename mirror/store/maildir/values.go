@@ -43,6 +43,13 @@ func putDeletion(tx store.CatalogTx, d mail.Deletion) error {
 	return tx.SetValue(bucketDeleted, deletionKey(d), encodeTime(d.Time))
 }
 
+// cameBack forgets that a mailbox was deleted. A Dovecot that is told so of one that exists dies (2.3.19
+// dsync-brain-mailbox-tree.c: dsync_brain_mailbox_tree_add_delete).
+func cameBack(tx store.CatalogTx, guid mail.MailboxGUID) error {
+	d := mail.Deletion{Kind: mail.DeletedMailbox, ID: mail.GUID128(guid)}
+	return tx.SetValue(bucketDeleted, deletionKey(d), nil)
+}
+
 func parseDeletion(key string, value []byte) (mail.Deletion, error) {
 	if len(key) != 33 {
 		return mail.Deletion{}, fmt.Errorf("deletion %q: %w", key, store.ErrCorrupt)

@@ -250,6 +250,7 @@ func (s *Store) SetGUID(ctx context.Context, from, to mail.MailboxGUID) error {
 		d.guid, b.status.GUID = to, to
 		delete(a.memory.boxes, from)
 		a.memory.boxes[to] = b
+		a.memory.dropDeletion(mail.DeletedMailbox, mail.GUID128(to))
 		for _, states := range a.memory.bases {
 			if state, ok := states[from]; ok {
 				delete(states, from)

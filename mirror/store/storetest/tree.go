@@ -275,6 +275,19 @@ var treeCases = map[string]func(*testing.T, *suite){
 			s.refresh(t)
 		}
 	},
+	"SetGUID/a mailbox that takes over the GUID of a deleted one is not recorded as deleted": func(t *testing.T, s *suite) {
+		s.create(t, work, guidA)
+		if err := s.store.Delete(t.Context(), guidA); err != nil {
+			t.Fatal(err)
+		}
+		s.create(t, work, guidB)
+		if err := s.store.SetGUID(t.Context(), guidB, guidA); err != nil {
+			t.Fatal(err)
+		}
+		if _, deletions := s.tree(t); len(deletions) > 0 {
+			t.Errorf("deletions %+v", deletions)
+		}
+	},
 	"Rename/moves the mailbox and everything below": func(t *testing.T, s *suite) {
 		s.create(t, "a", guidA)
 		s.create(t, "a/b/c", guidB)

@@ -40,6 +40,7 @@ type apply struct {
 	dates  []store.MessageRecord   // messages whose date changes
 	cut    bool                    // the log cannot tell what happens
 	sync   struct{ cur, new bool } // directories in which names appeared
+	unseen bool                    // a mail went that was in new/
 	adds   []*addition
 	ops    []func(store.CatalogTx) error
 	notes  []string // keys of pending notes to be dropped

@@ -93,6 +93,12 @@ func (a *apply) expunge(ctx context.Context) error {
 		a.rec.Status.Messages--
 		a.res.Changed = true
 	}
+	if a.unseen {
+		// Where only new/ has changed a Dovecot looks for what came, not for what went (2.3.19 maildir-sync.c).
+		if err := a.s.touchCur(a.m.d.box); err != nil {
+			return err
+		}
+	}
 	// What was only moved aside needs no line any more.
 	a.edits.inserts = slices.DeleteFunc(a.edits.inserts, func(l uidLine) bool { _, gone := a.gone[l.uid]; return gone })
 	return nil
@@ -123,6 +129,7 @@ func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (was string, 
 		dir, name = a.m.ns.of(file)
 		a.touched(file)
 		was = file
+		a.unseen = a.unseen || file[:4] == "new/"
 		return dir.Remove(name)
 	})
 	if errors.Is(err, errGone) {

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +89,16 @@ func mailUser() (user, group string) {
 		return "nobody", "nogroup"
 	}
 	return fmt.Sprint(os.Getuid()), fmt.Sprint(os.Getgid())
+}
+
+// nobody is the number of that user.
+func nobody(t testing.TB) uint32 {
+	t.Helper()
+	u, err := user.Lookup("nobody")
+	must(t, err)
+	n, err := strconv.ParseUint(u.Uid, 10, 32)
+	must(t, err)
+	return uint32(n)
 }
 
 // own gives the account's files to the user as whom Dovecot works, after something else wrote there.
@@ -183,9 +195,7 @@ func (a *account) view() []string {
 			lines = append(lines, "subscribed "+name)
 		}
 	}
-	var mails []mailView
-	must(a.t, json.Unmarshal([]byte(a.doveadm("-f", "json", "fetch", fetched, "mailbox", "*", "all")), &mails))
-	for _, m := range mails {
+	for _, m := range a.mails("*") {
 		lines = append(lines, m.String())
 	}
 	// After the mails were looked at: the numbers of a mailbox that nobody opened may lag behind its directories.
@@ -194,6 +204,28 @@ func (a *account) view() []string {
 	}
 	slices.Sort(lines)
 	return lines
+}
+
+// mailboxes are the account's, sorted, INBOX among them.
+func (a *account) mailboxes() []string {
+	a.t.Helper()
+	var boxes []string
+	for _, row := range a.status("messages") {
+		boxes = append(boxes, row[0])
+	}
+	if !slices.Contains(boxes, "INBOX") {
+		boxes = append(boxes, "INBOX")
+	}
+	slices.Sort(boxes)
+	return boxes
+}
+
+// mails are those of a mailbox, or of all that a pattern matches.
+func (a *account) mails(box string) []mailView {
+	a.t.Helper()
+	var mails []mailView
+	must(a.t, json.Unmarshal([]byte(a.doveadm("-f", "json", "fetch", fetched, "mailbox", box, "all")), &mails))
+	return mails
 }
 
 // mailView is what doveadm fetch shows of a mail.
@@ -208,8 +240,7 @@ const fetched = "mailbox uid guid flags date.received.unixtime size.virtual text
 func (m mailView) String() string {
 	flags := strings.Fields(strings.ReplaceAll(m.Flags, `\Recent`, ""))
 	slices.Sort(flags)
-	hash := harness.HashOf([]byte(m.Text))
-	return fmt.Sprintf("mail %s %s %s (%s) received %s size %s hash %x", m.Mailbox, m.UID, m.GUID, strings.Join(flags, " "), m.Received, m.Size, hash[:6])
+	return fmt.Sprintf("mail %s %s %s (%s) received %s size %s hash %s", m.Mailbox, m.UID, m.GUID, strings.Join(flags, " "), m.Received, m.Size, hashOf([]byte(m.Text)))
 }
 
 // status returns a row for each mailbox. A level of hierarchy that is none, and a subscription of none, are errors to doveadm.

@@ -17,7 +17,7 @@ func TestOtherSeparators(t *testing.T) {
 		for _, layout := range []string{"maildir", "maildir-fs"} {
 			t.Run("theirs "+sep+" ours "+layout, func(t *testing.T) {
 				e := harness.New(t)
-				p := &pair{e, t, newAccount(e, "ours", layout), newAccountWith(e, "dove", "sdbox", sep, "")}
+				p := pairOf(e, t, newAccount(e, "ours", layout), newAccountWith(e, "dove", "sdbox", sep, ""))
 				p.ours.doveadm("mailbox", "create", "A/B", "A/Gone", "A/Unsubscribed")
 				p.ours.doveadm("mailbox", "subscribe", "A/Unsubscribed")
 				p.ours.save("A/B", note("nested"))
@@ -232,6 +232,27 @@ func TestBackupWhoseDestinationLostAMail(t *testing.T) {
 		t.Logf("exit status %d: %s", r.Status, r.Stderr)
 		if r.Status == 2 {
 			t.Errorf("exit status 2 promises that another run helps: %s", r.Stderr)
+		}
+	})
+}
+
+// A mailbox was made anew here, and both sides then had the mails of both. What a user of the other side expunges of them
+// later has to go here as well.
+func TestExpungeInAMailboxThatWasRecreated(t *testing.T) {
+	formats(t, func(t *testing.T, format string) {
+		p := both(t, format)
+		p.ours.allowed = "UIDVALIDITY changed" // one of two has to give way
+		p.ours.doveadm("mailbox", "delete", "Work")
+		p.ours.doveadm("mailbox", "create", "Work")
+		p.ours.save("Work", note("new"))
+		p.clean("mirror")
+		same(t, p.ours, p.dove)
+		p.dove.doveadm("expunge", "mailbox", "Work", "uid", "2")
+		p.settled()
+		p.dove.doveadm("move", "INBOX", "mailbox", "Work", "uid", "4")
+		p.settled()
+		if n := strings.Count(strings.Join(p.dove.view(), "\n"), "mail Work "); n != 6+1-2 {
+			t.Errorf("%d mails in Work", n)
 		}
 	})
 }

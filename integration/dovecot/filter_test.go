@@ -68,10 +68,10 @@ func (a *account) arrived() []string {
 	var names []string
 	for _, box := range a.mailboxes() {
 		names = append(names, "mailbox "+box)
-		for _, m := range a.mails(box) {
-			guid, _, _ := strings.Cut(m.GUID, ".")
-			names = append(names, box+": "+guid)
-		}
+	}
+	for _, m := range a.mails("*") {
+		guid, _, _ := strings.Cut(m.GUID, ".")
+		names = append(names, m.Mailbox+": "+guid)
 	}
 	slices.Sort(names)
 	return names

@@ -1,7 +1,6 @@
 package dovecot
 
 import (
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -9,28 +8,50 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"dsyncfs/integration/harness"
 )
 
-// history is a series of changes by users on both sides of a pair, with a sync every few of them. It depends on the seed
-// alone: DSYNCFS_DOVECOT_SEED and DSYNCFS_DOVECOT_OPS choose another one and how long it is.
+// history is a series of changes by users on both sides of a pair, with a sync every few of them after which clients of both
+// sides have to see the same. The users work through IMAP sessions that stay open, and through deliveries. It depends on the
+// seed alone: DSYNCFS_DOVECOT_SEED and DSYNCFS_DOVECOT_OPS choose another one and how long it is.
 type history struct {
-	*harness.Env
-	t        *testing.T
-	rand     *rand.Rand
-	sides    []*account
-	mails    int
-	expunged map[string]bool // hashes of what a user expunged or deleted with its mailbox
-	saved    map[string]bool // hashes of all that was ever saved
-	log      []string
+	*live
+	rand  *rand.Rand
+	sides []*side
+	saved map[string]string // by subject: the hash of every mail that ever came
+	gone  map[string]bool   // by subject: mails of which a user expunged an instance, or deleted a mailbox that had one
+	most  map[string]int    // by subject: how many instances there can be
+	log   []string
+
+	remade map[string]bool // mailboxes that came back or gave way to one of the same name since the last sync
 }
 
-func newHistory(t *testing.T, e *harness.Env, seed uint64, sides ...*account) *history {
-	return &history{
-		Env: e, t: t, rand: rand.New(rand.NewPCG(seed, 1)), sides: sides,
-		expunged: map[string]bool{}, saved: map[string]bool{},
+// side is one of the two, with the sessions of its users.
+type side struct {
+	*viewer
+	name  string
+	watch *harness.IMAP // has INBOX open all the time, and is in IDLE during a sync
+}
+
+func newHistory(t *testing.T, format string, seed uint64) *history {
+	p := newLive(t, format)
+	h := &history{
+		live: p, rand: rand.New(rand.NewPCG(seed, 1)),
+		saved: map[string]string{}, gone: map[string]bool{}, most: map[string]int{}, remade: map[string]bool{},
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("doveadm shows of ours:\n%s", strings.Join(p.ours.view(), "\n"))
+			t.Logf("doveadm shows of theirs:\n%s", strings.Join(p.dove.view(), "\n"))
+			t.Logf("DSYNCFS_DOVECOT_SEED=%d, %s:\n%s", seed, format, strings.Join(h.log, "\n"))
+		}
+	})
+	for _, s := range []*server{p.here, p.there} {
+		h.sides = append(h.sides, &side{viewer: newViewer(s), name: s.name})
+	}
+	return h
 }
 
 func number(name string, otherwise int) int {
@@ -41,174 +62,335 @@ func number(name string, otherwise int) int {
 }
 
 func (h *history) note(format string, args ...any) {
-	h.log = append(h.log, fmt.Sprintf(format, args...))
+	h.log = append(h.log, time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
 }
 
-// one makes one change on one side.
-func (h *history) one() {
-	a := h.sides[h.rand.IntN(len(h.sides))]
-	boxes := a.mailboxes()
-	box := boxes[h.rand.IntN(len(boxes))]
-	mails := a.mails(box)
-	switch k := h.rand.IntN(100); {
-	case k < 35 || len(mails) == 0 && k < 75:
-		h.mails++
-		mail := harness.Note(fmt.Sprintf("%s %d", a.name, h.mails))
-		h.note("%s: save %d into %s", a.name, h.mails, box)
-		a.save(box, mail)
-		for _, m := range a.mails(box) {
-			h.saved[m.hash()] = true
-		}
-	case k < 60:
-		m := mails[h.rand.IntN(len(mails))]
-		op := []string{"add", "remove", "replace"}[h.rand.IntN(3)]
-		flags := h.flags()
-		h.note("%s: flags %s %v of %s %s", a.name, op, flags, box, m.UID)
-		a.doveadm("flags", op, strings.Join(flags, " "), "mailbox", box, "uid", m.UID)
-	case k < 75:
-		m := mails[h.rand.IntN(len(mails))]
-		h.note("%s: expunge %s %s", a.name, box, m.UID)
-		h.expunged[m.hash()] = true
-		a.doveadm("expunge", "mailbox", box, "uid", m.UID)
-	case k < 82 && len(mails) > 0:
-		m, to := mails[h.rand.IntN(len(mails))], boxes[h.rand.IntN(len(boxes))]
-		if to == box {
-			return
-		}
-		op := []string{"copy", "move"}[h.rand.IntN(2)]
-		h.note("%s: %s %s %s to %s", a.name, op, box, m.UID, to)
-		a.doveadm(op, to, "mailbox", box, "uid", m.UID)
-	default:
-		h.changeTree(a, box, boxes)
-	}
-}
-
-func (h *history) flags() []string {
-	all := []string{`\Seen`, `\Flagged`, `\Answered`, `\Draft`, `\Deleted`, "$Forwarded", "Work", "nonjunk"}
-	h.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-	return all[:1+h.rand.IntN(3)]
-}
-
-// changeTree changes mailboxes or subscriptions.
-func (h *history) changeTree(a *account, box string, boxes []string) {
-	names := []string{"A", "A/B", "A/B/C", "D", "Entwürfe", "D/日本語"}
-	name := names[h.rand.IntN(len(names))]
-	switch k := h.rand.IntN(10); {
-	case k < 4 && !slices.Contains(boxes, name):
-		h.note("%s: create %s", a.name, name)
-		a.doveadm("mailbox", "create", name)
-	case k < 6 && box != "INBOX" && !slices.Contains(boxes, name) && !strings.HasPrefix(name, box+"/"):
-		h.note("%s: rename %s to %s", a.name, box, name)
-		if r := a.try(nil, "mailbox", "rename", box, name); r.status != 0 {
-			h.note("... did not work: %s", strings.TrimSpace(r.stderr))
-		}
-	case k < 7 && box != "INBOX":
-		h.note("%s: delete %s", a.name, box)
-		for _, m := range a.mails(box) {
-			h.expunged[m.hash()] = true
-		}
-		a.doveadm("mailbox", "delete", box)
-	case k < 9:
-		h.note("%s: subscribe %s", a.name, box)
-		a.doveadm("mailbox", "subscribe", box)
-	default:
-		h.note("%s: unsubscribe %s", a.name, box)
-		a.doveadm("mailbox", "unsubscribe", box)
-	}
-}
-
-// mailboxes are the account's, sorted, INBOX among them.
-func (a *account) mailboxes() []string {
-	a.t.Helper()
-	var boxes []string
-	for _, row := range a.status("messages") {
-		boxes = append(boxes, row[0])
-	}
-	if !slices.Contains(boxes, "INBOX") {
-		boxes = append(boxes, "INBOX")
-	}
-	slices.Sort(boxes)
-	return boxes
-}
-
-// mails are those of a mailbox.
-func (a *account) mails(box string) []mailView {
-	a.t.Helper()
-	var mails []mailView
-	must(a.t, json.Unmarshal([]byte(a.doveadm("-f", "json", "fetch", fetched, "mailbox", box, "all")), &mails))
-	return mails
-}
-
-func (m mailView) hash() string {
-	hash := harness.HashOf([]byte(m.Text))
-	return fmt.Sprintf("%x", hash[:6])
-}
-
-// nothingLost fails the test if a mail is missing that no user expunged.
-func (h *history) nothingLost() {
+// begin opens INBOX on both sides, once they have the same.
+func (h *history) begin(sync func()) {
 	h.t.Helper()
-	view := strings.Join(h.sides[0].view(), "\n")
-	for hash := range h.saved {
-		if !h.expunged[hash] && !strings.Contains(view, "hash "+hash) {
-			h.t.Errorf("mail %s is lost", hash)
-		}
+	h.sides[0].Do("CREATE Work")
+	for i := range 4 {
+		h.save(h.sides[0], []string{"INBOX", "Work"}[i%2], "")
+	}
+	h.check(sync, true)
+	for _, s := range h.sides {
+		s.watch = s.s.login()
+		s.watch.Do("SELECT INBOX")
 	}
 }
 
 // play makes the changes and calls sync every few, which has to make both sides equal.
 func (h *history) play(ops int, sync func()) {
 	h.t.Helper()
-	for i := 0; i < ops && !h.t.Failed(); {
+	for i, round := 0, 0; i < ops && !h.t.Failed(); round++ {
 		for n := 1 + h.rand.IntN(6); n > 0 && i < ops; n-- {
 			h.one()
 			i++
 		}
-		h.note("sync")
-		// Dovecot's list of mailboxes remembers the seconds of a Maildir's times only: of two changes within one second it may
-		// miss the one that is not its own.
-		nextSecond(h.t)
-		sync()
-		same(h.t, h.sides[0], h.sides[1])
-		h.nothingLost()
-	}
-	if h.t.Failed() {
-		h.t.Logf("history:\n%s", strings.Join(h.log, "\n"))
+		h.check(sync, round%20 == 19 || i == ops)
 	}
 }
 
-func seed(t *testing.T) uint64 {
-	s := uint64(number("DSYNCFS_DOVECOT_SEED", 1))
-	t.Logf("DSYNCFS_DOVECOT_SEED=%d", s)
-	return s
+// searches are made in turn.
+var searches = []string{"ALL", "UNSEEN", "KEYWORD $Forwarded", "DELETED", "SINCE 10-Jan-2026", "SUBJECT dove", "UNKEYWORD Work FLAGGED", "BODY ours", "LARGER 300"}
+
+// check syncs and has clients of both sides look at everything.
+func (h *history) check(sync func(), again bool) {
+	h.t.Helper()
+	h.note("sync")
+	for _, s := range h.sides {
+		if s.watch != nil {
+			s.watch.Idle()
+		}
+	}
+	sync()
+	for _, s := range h.sides {
+		s.remade, s.s.allowed = h.remade, ""
+		if len(h.remade) > 0 {
+			s.s.allowed = ": UIDVALIDITY changed ("
+		}
+	}
+	search := searches[h.rand.IntN(len(searches))]
+	var looks [][]string
+	for _, s := range h.sides {
+		if s.watch != nil {
+			s.watch.Done()
+		}
+		looks = append(looks, s.look(search, again))
+		s.stayed(looks[len(looks)-1])
+	}
+	alike(h.t, looks[0], looks[1])
+	h.nothingLost(looks[0])
+	h.here.content()
+	h.there.content()
+	h.remade = map[string]bool{}
 }
 
-func TestHistoryAsMaster(t *testing.T) {
-	formats(t, func(t *testing.T, format string) {
-		p := both(t, format)
-		h := newHistory(t, p.Env, seed(t), p.ours, p.dove)
-		h.play(number("DSYNCFS_DOVECOT_OPS", 60), func() { p.clean("mirror") })
-		p.settled()
-	})
+// stayed fails the test unless the client that has INBOX open sees what one sees who opens it now.
+func (s *side) stayed(look []string) {
+	s.t.Helper()
+	if s.watch == nil {
+		return
+	}
+	s.watch.Do("NOOP")
+	now, _ := rows(s.watch, "INBOX")
+	if len(now) != s.watch.Exists {
+		s.t.Errorf("%s: the client with INBOX open was told of %d mails, and fetches %d", s.name, s.watch.Exists, len(now))
+	}
+	var fresh []string
+	for _, line := range look {
+		if line, _, _ = strings.Cut(line, " body "); strings.HasPrefix(line, "FETCH INBOX ") {
+			fresh = append(fresh, line)
+		}
+	}
+	if !slices.Equal(now, fresh) {
+		s.t.Errorf("%s: the client with INBOX open sees\n%s\na new one\n%s", s.name, strings.Join(now, "\n"), strings.Join(fresh, "\n"))
+	}
 }
 
-func TestHistoryAsSlave(t *testing.T) {
-	formats(t, func(t *testing.T, format string) {
-		p := filled(t, format)
-		h := newHistory(t, p.Env, seed(t)+100, p.ours, p.dove)
-		h.play(number("DSYNCFS_DOVECOT_OPS", 60), func() {
-			for range 3 { // exit status 2 asks for another run
-				r := p.sync("sync")
-				s := strings.TrimSpace(r.stderr)
-				if r.status != 0 && r.status != 2 || s != "" && !strings.Contains(s, "Warning: Mailbox changes caused a desync") {
-					t.Fatalf("doveadm sync: exit status %d: %s", r.status, s)
-				}
-				if r.status == 0 {
-					return
-				}
-				h.note("sync again")
-			}
-			t.Error("exit status 2 three times")
-		})
-		p.settled()
-	})
+// nothingLost fails the test if a mail is missing that no user expunged, or there is one more than users made.
+func (h *history) nothingLost(look []string) {
+	h.t.Helper()
+	text := strings.Join(look, "\n")
+	for name, hash := range h.saved {
+		n := strings.Count(text, " body "+hash)
+		if n == 0 && !h.gone[name] {
+			h.t.Errorf("mail %q (%s) is lost", name, hash)
+		}
+		if n > h.most[name] {
+			h.t.Errorf("mail %q (%s) is there %d times, and users made %d", name, hash, n, h.most[name])
+		}
+	}
 }
+
+// one makes one change.
+func (h *history) one() {
+	s := h.sides[h.rand.IntN(2)]
+	boxes := s.boxes()
+	box := boxes[h.rand.IntN(len(boxes))]
+	switch k := h.rand.IntN(100); {
+	case k < 25:
+		h.save(s, box, h.flags())
+	case k < 33:
+		h.deliver(s, box)
+	case k < 38: // the same UIDs for different mails
+		h.save(h.sides[0], "INBOX", "")
+		h.save(h.sides[1], "INBOX", h.flags())
+	case k < 75:
+		h.withMail(s, box, boxes)
+	default:
+		h.changeTree(s, box, boxes)
+	}
+}
+
+// newMail makes up a mail that is like no other.
+func (h *history) newMail(s *side) (string, harness.Mail) {
+	name := fmt.Sprintf("%s %d", s.name, len(h.saved)+1)
+	mail := note(name)
+	mail.Text = append(mail.Text, strings.Repeat("more of it\n", h.rand.IntN(40))...)
+	mail.Date = mail.Date.Add(time.Duration(h.rand.IntN(20*24*3600)) * time.Second)
+	h.saved[name] = hashOf([]byte(strings.ReplaceAll(string(mail.Text), "\n", "\r\n")))
+	h.most[name] = 1
+	return name, mail
+}
+
+func (h *history) save(s *side, box, flags string) {
+	h.t.Helper()
+	name, mail := h.newMail(s)
+	status := s.Append(box, flags, mail)
+	h.note("%s: append %q to %s (%s): %s", s.name, name, box, flags, status)
+	if !strings.HasPrefix(status, "OK") {
+		delete(h.saved, name) // another session deleted the mailbox
+	}
+}
+
+// deliver puts a mail into a Maildir as a delivery agent does.
+func (h *history) deliver(s *side, box string) {
+	h.t.Helper()
+	if s.s.format != "maildir" {
+		h.save(s, box, "")
+		return
+	}
+	name, mail := h.newMail(s)
+	h.note("%s: deliver %q to %s", s.name, name, box)
+	base := fmt.Sprintf("%d.M%dP1.%s", mail.Date.Unix(), len(h.saved), s.name)
+	path := s.s.maildir().Deliver(h.t, box, base, "", mail)
+	if os.Getuid() == 0 {
+		must(h.t, os.Chown(path, int(nobody(h.t)), -1))
+	}
+}
+
+// flags are one to three, never more keywords than a Maildir can hold.
+func (h *history) flags() string {
+	all := []string{`\Seen`, `\Flagged`, `\Answered`, `\Draft`, `\Deleted`, "$Forwarded", "Work", "nonjunk", "Kw" + strconv.Itoa(h.rand.IntN(8))}
+	h.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return strings.Join(all[:1+h.rand.IntN(3)], " ")
+}
+
+// message is one that a user can choose.
+type message struct{ uid, name string }
+
+// open selects a mailbox and returns what is in it.
+func (s *side) open(box string) (mails []message) {
+	s.t.Helper()
+	s.Do("SELECT %s", s.Quote(box))
+	if s.Exists == 0 {
+		return nil
+	}
+	for _, r := range s.Do("FETCH 1:* (UID BODY.PEEK[HEADER.FIELDS (SUBJECT)])") {
+		if m := r.List(2); r.Word(1) == "FETCH" {
+			subject := strings.TrimPrefix(m.Get("BODY[HEADER.FIELDS (SUBJECT)]"), "Subject: ")
+			mails = append(mails, message{m.Get("UID"), strings.TrimSpace(subject)})
+		}
+	}
+	return mails
+}
+
+// withMail does something to mails that are there.
+func (h *history) withMail(s *side, box string, boxes []string) {
+	h.t.Helper()
+	mails := s.open(box)
+	defer s.Do("UNSELECT")
+	if len(mails) == 0 {
+		return
+	}
+	m := mails[h.rand.IntN(len(mails))]
+	switch k := h.rand.IntN(100); {
+	case k < 40:
+		h.store(s, box, m)
+	case k < 50: // the other side as well
+		h.store(s, box, m)
+		other := h.sides[0]
+		if s == other {
+			other = h.sides[1]
+		}
+		if !slices.Contains(other.boxes(), box) {
+			return
+		}
+		if i := slices.Index(other.open(box), m); i >= 0 {
+			h.store(other, box, m)
+		}
+		other.Do("UNSELECT")
+	case k < 75:
+		h.note("%s: expunge %s %s %q", s.name, box, m.uid, m.name)
+		h.gone[m.name] = true
+		s.Do(`UID STORE %s +FLAGS.SILENT (\Deleted)`, m.uid)
+		s.Do("UID EXPUNGE %s", m.uid)
+	default:
+		to := boxes[h.rand.IntN(len(boxes))]
+		command := []string{"COPY", "MOVE"}[h.rand.IntN(2)]
+		if to == box {
+			command = "COPY"
+		}
+		_, status := s.Try("UID %s %s %s", command, m.uid, s.Quote(to))
+		h.note("%s: %s %s %s %q to %s: %s", s.name, command, box, m.uid, m.name, to, status)
+		h.most[m.name]++
+		if command == "MOVE" {
+			h.gone[m.name] = true // the other side may expunge the one, we the other
+		}
+	}
+}
+
+func (h *history) store(s *side, box string, m message) {
+	op, flags := []string{"+FLAGS", "-FLAGS", "FLAGS"}[h.rand.IntN(3)], h.flags()
+	h.note("%s: %s (%s) of %s %s %q", s.name, op, flags, box, m.uid, m.name)
+	s.Do("UID STORE %s %s (%s)", m.uid, op, flags)
+}
+
+// names are what mailboxes get called.
+var names = []string{"A", "A/B", "A/B/C", "D", "Entwürfe", "D/日本語", "R&D", "Work"}
+
+// changeTree changes mailboxes or subscriptions.
+func (h *history) changeTree(s *side, box string, boxes []string) {
+	h.t.Helper()
+	name := names[h.rand.IntN(len(names))]
+	try := func(s *side, format string, args ...any) {
+		h.t.Helper()
+		_, status := s.Try(format, args...)
+		h.note("%s: %s: %s", s.name, fmt.Sprintf(format, args...), status)
+	}
+	switch k := h.rand.IntN(100); {
+	case k < 35:
+		try(s, "CREATE %s", s.Quote(name))
+	case k < 42: // on both sides, with a mail of its own on each
+		for _, s := range h.sides {
+			try(s, "CREATE %s", s.Quote(name))
+			h.save(s, name, "")
+			h.remade[name] = true
+		}
+	case k < 57 && box != "INBOX":
+		try(s, "RENAME %s %s", s.Quote(box), s.Quote(name))
+	case k < 67 && box != "INBOX":
+		h.delete(s, box)
+	case k < 75 && box != "INBOX":
+		h.delete(s, box)
+		try(s, "CREATE %s", s.Quote(box))
+		h.save(s, box, h.flags())
+		h.remade[box] = true // the name counts, so that the mails of both stay
+	case k < 90:
+		try(s, "SUBSCRIBE %s", s.Quote(box))
+	default:
+		try(s, "UNSUBSCRIBE %s", s.Quote(box))
+	}
+}
+
+func (h *history) delete(s *side, box string) {
+	h.t.Helper()
+	for _, m := range s.open(box) {
+		h.gone[m.name] = true
+	}
+	s.Do("UNSELECT")
+	_, status := s.Try("DELETE %s", s.Quote(box))
+	h.remade[box] = true // it comes back if it got mail on the other side
+	h.note("%s: delete %s: %s", s.name, box, status)
+}
+
+// asMaster has dsyncfs start a sync.
+func (h *history) asMaster() {
+	h.t.Helper()
+	h.pair.clean("mirror")
+}
+
+// asSlave has the Dovecot start one. Exit status 2 asks for another run.
+func (h *history) asSlave() {
+	h.t.Helper()
+	for range 3 {
+		r := h.sync("sync")
+		s := strings.TrimSpace(r.stderr)
+		if r.status != 0 && r.status != 2 || s != "" && !strings.Contains(s, "Warning: Mailbox changes caused a desync") {
+			h.t.Fatalf("doveadm sync: exit status %d: %s", r.status, s)
+		}
+		if r.status == 0 {
+			return
+		}
+		h.note("sync again")
+	}
+	h.t.Error("exit status 2 three times")
+}
+
+// anyRole has either start one.
+func (h *history) anyRole() {
+	h.t.Helper()
+	if h.rand.IntN(2) == 0 {
+		h.note("the Dovecot starts it")
+		h.asSlave()
+		return
+	}
+	h.asMaster()
+}
+
+// run plays a history in a store of some format, which the seed chooses unless the environment does.
+func runHistory(t *testing.T, format string, sync func(*history)) {
+	t.Parallel()
+	seed := uint64(number("DSYNCFS_DOVECOT_SEED", 1))
+	if f := os.Getenv("DSYNCFS_DOVECOT_FORMAT"); f != "" {
+		format = f
+	}
+	h := newHistory(t, format, seed)
+	h.begin(func() { sync(h) })
+	h.play(number("DSYNCFS_DOVECOT_OPS", 300), func() { sync(h) })
+}
+
+func TestHistoryAsMaster(t *testing.T)    { runHistory(t, "mdbox", (*history).asMaster) }
+func TestHistoryAsSlave(t *testing.T)     { runHistory(t, "sdbox", (*history).asSlave) }
+func TestHistoryInBothRoles(t *testing.T) { runHistory(t, "maildir", (*history).anyRole) }

@@ -7,10 +7,15 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"testing"
 	"time"
+
+	"dsyncfs/integration/harness"
 )
 
 // linkVariable makes the test binary a link between the two ends of a conversation, in which something goes wrong:
@@ -144,9 +149,26 @@ func (l *link) fails(direction string, from io.Reader) bool {
 
 // through is a command that runs another one over a link with a fault.
 func (p *pair) through(fault string, n int, command []string) []string {
+	return append([]string{"env", fmt.Sprintf("%s=%s:%d %s", linkVariable, fault, n, p.Path("count")), linkProgram(p.t)}, command...)
+}
+
+var linkMu sync.Mutex
+
+// linkProgram is this test binary at a place where the user who owns the mail can run it.
+func linkProgram(t testing.TB) string {
+	t.Helper()
+	linkMu.Lock()
+	defer linkMu.Unlock()
+	path := filepath.Join(filepath.Dir(harness.Binary(t)), "link")
+	if _, err := os.Stat(path); err == nil {
+		return path
+	}
 	self, err := os.Executable()
-	must(p.t, err)
-	return append([]string{"env", fmt.Sprintf("%s=%s:%d %s", linkVariable, fault, n, p.Path("count")), self}, command...)
+	must(t, err)
+	text, err := os.ReadFile(self)
+	must(t, err)
+	must(t, os.WriteFile(path, text, 0o755))
+	return path
 }
 
 // counted returns how many items went one way in the last conversation over a link.

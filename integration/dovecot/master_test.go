@@ -1,6 +1,8 @@
 package dovecot
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -22,16 +24,41 @@ func newPair(t *testing.T, format string) *pair {
 
 // newPairIn makes one of several pairs in an environment.
 func newPairIn(e *harness.Env, t *testing.T, format, suffix string) *pair {
-	return &pair{e, t, newAccount(e, "ours"+suffix, "maildir"), newAccount(e, "dove"+suffix, format)}
+	return pairOf(e, t, newAccount(e, "ours"+suffix, "maildir"), newAccount(e, "dove"+suffix, format))
+}
+
+// pairOf puts two accounts together. dsyncfs works as the user as whom Dovecot does, so that they can share a Maildir.
+func pairOf(e *harness.Env, t *testing.T, ours, dove *account) *pair {
+	p := &pair{e, t, ours, dove}
+	p.own()
+	return p
+}
+
+// own gives everything to that user, after something else wrote there.
+func (p *pair) own() {
+	p.t.Helper()
+	if os.Getuid() == 0 {
+		user, group := mailUser()
+		p.Must("chown", "-R", user+":"+group, p.Path("state"), p.Path("home"), p.Path("config"), p.Path("run"), p.ours.home, p.dove.home)
+		p.Must("chown", user+":"+group, p.Dir) // for what the race detector writes
+		must(p.t, os.Chmod(filepath.Dir(harness.Binary(p.t)), 0o755))
+	}
 }
 
 // run runs dsyncfs against the Dovecot.
 func (p *pair) run(args ...string) harness.Result {
 	p.t.Helper()
 	words := append([]string{"-o", "mail_location=" + p.ours.maildir().Location()}, args...)
-	r := p.Run(append(words, p.dove.server()...)...)
-	p.ours.own()
-	return r
+	return p.Run(append(words, p.dove.server()...)...)
+}
+
+// Run is [harness.Env.Run] as the user who owns the mail.
+func (p *pair) Run(args ...string) harness.Result {
+	p.t.Helper()
+	if os.Getuid() == 0 {
+		return p.RunAs(nobody(p.t), args...)
+	}
+	return p.Env.Run(args...)
 }
 
 // clean is run, with success and without a word from Dovecot.

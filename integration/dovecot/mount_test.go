@@ -54,7 +54,7 @@ func TestMountWithADovecot(t *testing.T) {
 	p.Eventually("the flag is in the mount", 30*time.Second, seen(m.Dir("INBOX")+"/cur/*:2,*R*", 1))
 	must(t, os.Remove(filepath.Join(m.Dir("INBOX"), "cur", filepath.Base(path)+":2,FS")))
 	eventually("the expunge is there", func() bool { return len(p.dove.mails("INBOX")) == 6 })
-	p.Run("umount", m.Path).Want(0)
-	p.ours.own()
+	p.Env.Run("umount", m.Path).Want(0)
+	p.own()
 	p.settled()
 }

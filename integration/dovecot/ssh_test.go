@@ -23,7 +23,7 @@ func TestHostWithNothingButDovecot(t *testing.T) {
 	args := append([]string{"-o", "mail_location=" + p.ours.maildir().Location()}, r.Options()...)
 	run := func(args ...string) {
 		t.Helper()
-		got := p.Run(args...).Want(0)
+		got := p.Env.Run(args...).Want(0)
 		p.ours.own()
 		if got.Stderr != "" {
 			t.Errorf("stderr: %s", got.Stderr)
@@ -38,5 +38,5 @@ func TestHostWithNothingButDovecot(t *testing.T) {
 	run(append(args, "-o", "server_command=doveadm dsync-server", "verify", r.URL)...)
 
 	must(t, os.Remove(filepath.Join(bin, "doveadm")))
-	p.Run(append(args, "mirror", r.URL)...).Want(1).Says("neither dsyncfs nor doveadm")
+	p.Env.Run(append(args, "mirror", r.URL)...).Want(1).Says("neither dsyncfs nor doveadm")
 }

@@ -27,11 +27,11 @@ func TestNamesAreEncodedAsInTheRFC(t *testing.T) {
 	for name, want := range map[string]string{
 		"plain": "plain", "R&D": "R&-D", "Entwürfe": "Entw&APw-rfe", "日本語": "&ZeVnLIqe-", "~peter": "~peter", "😀a": "&2D3eAA-a",
 	} {
-		if got := encodeName(name); got != want {
-			t.Errorf("encodeName(%q) = %q, want %q", name, got, want)
+		if got := EncodeName(name); got != want {
+			t.Errorf("EncodeName(%q) = %q, want %q", name, got, want)
 		}
-		if back := decodeName(want); back != name {
-			t.Errorf("decodeName(%q) = %q, want %q", want, back, name)
+		if back := DecodeName(want); back != name {
+			t.Errorf("DecodeName(%q) = %q, want %q", want, back, name)
 		}
 	}
 }

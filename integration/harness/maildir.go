@@ -30,7 +30,7 @@ func (m Maildir) Dir(mailbox string) string {
 	}
 	parts := strings.Split(mailbox, "/")
 	for i, p := range parts {
-		parts[i] = encodeName(p)
+		parts[i] = EncodeName(p)
 	}
 	if m.FS {
 		return filepath.Join(m.Path, filepath.Join(parts...))
@@ -61,7 +61,7 @@ func (m Maildir) Subscribe(tb testing.TB, mailboxes ...string) {
 	for _, mailbox := range mailboxes {
 		parts := strings.Split(mailbox, "/")
 		for i, p := range parts {
-			parts[i] = encodeName(p)
+			parts[i] = EncodeName(p)
 		}
 		text += strings.Join(parts, "\t") + "\n"
 	}

@@ -101,7 +101,7 @@ func (m Maildir) mailboxDirs(tb testing.TB) map[string]string {
 
 func joinDecoded(parts []string) string {
 	for i, p := range parts {
-		parts[i] = decodeName(p)
+		parts[i] = DecodeName(p)
 	}
 	return strings.Join(parts, "/")
 }

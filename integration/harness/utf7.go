@@ -9,8 +9,8 @@ import (
 // modified is the base64 alphabet of mailbox names (RFC 3501 §5.1.3).
 var modified = base64.NewEncoding("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,").WithPadding(base64.NoPadding)
 
-// encodeName writes one level of a mailbox name in modified UTF-7.
-func encodeName(name string) string {
+// EncodeName writes a mailbox name, or a level of one, in modified UTF-7.
+func EncodeName(name string) string {
 	var out strings.Builder
 	var wide []rune
 	flush := func() {
@@ -40,8 +40,8 @@ func encodeName(name string) string {
 	return out.String()
 }
 
-// decodeName is the reverse; what does not decode is returned as it is.
-func decodeName(name string) string {
+// DecodeName is the reverse; what does not decode is returned as it is.
+func DecodeName(name string) string {
 	var out strings.Builder
 	for {
 		plain, rest, found := strings.Cut(name, "&")

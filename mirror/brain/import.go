@@ -60,6 +60,10 @@ func (x *exchange) planChanges(ctx context.Context) error {
 		x.incoming.again = true
 		x.r.desync(fmt.Sprintf("%s: mailbox %s: mails that only one side has are told in the next round", x.r.Side, x.mb.Name()))
 	}
+	if plan.Unmerged && x.r.stock != nil && x.r.dir == twoWay && !x.r.h.DryRun {
+		x.incoming.x, x.incoming.resync = x, true
+		x.incoming.noteDesync("flags of mails that both sides got by another way are compared in the next round")
+	}
 	if x.r.h.DryRun {
 		x.describePlan(plan)
 		if x.r.stock != nil {

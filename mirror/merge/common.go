@@ -57,7 +57,8 @@ func (r *incremental) known(c *item.Change) error {
 	if expunge {
 		return r.expungeLogged(m)
 	}
-	return r.settle(m, MarksOf(c))
+	_, err = r.settle(m, MarksOf(c))
+	return err
 }
 
 func (r *incremental) finish() error {
@@ -171,7 +172,8 @@ func (r *search) judge(c *item.Change, head *mail.Message) (verdict, error) {
 func (r *search) both(c *item.Change, m *mail.Message, v verdict) error {
 	switch {
 	case c.Type == item.ChangeSave:
-		return r.settle(m, MarksOf(c))
+		_, err := r.settle(m, MarksOf(c))
+		return err
 	case v == common:
 		r.expunge(m, true)
 	default:

@@ -105,7 +105,10 @@ func (p *Planner) remoteHead(h *fresher) error {
 		case order == 0: // the same new mail; its UID stays and disturbs nobody
 			p.localNext = max(p.localNext, m.UID+1)
 			p.local.advance()
-			return p.settle(m, p.marksOf(h))
+			remote := p.marksOf(h)
+			to, err := p.settle(m, remote)
+			p.plan.Unmerged = p.plan.Unmerged || !to.equal(remote)
+			return err
 		case order > 0:
 			p.remotes = append(p.remotes, p.take(*h))
 			return nil

@@ -89,6 +89,9 @@ func (pl *placer) marks() {
 		if from.equal(to) && u.remote == none {
 			continue
 		}
+		if u.local != none && u.remote != none && !to.equal(remote) {
+			pl.plan.Unmerged = true
+		}
 		pl.mark(u.final, from, to, remote)
 	}
 }

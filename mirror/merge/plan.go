@@ -12,6 +12,11 @@ type Plan struct {
 	// Again: mails were kept that the peer does not have, or will give up, and hears of in the next exchange (Doubt).
 	Again bool
 
+	// Unmerged: a mail that both sides have beyond the common part gets other flags than the peer's has now. A Dovecot leaves
+	// its own there as they are (2.3 dsync-mailbox-import.c: dsync_mailbox_try_save_cur) and merges them in the next exchange
+	// without a base.
+	Unmerged bool
+
 	// UIDValidity is the mailbox's new UIDVALIDITY, 0 for none (also with Restart, where an alignment was carried out before).
 	// It may equal the present one.
 	UIDValidity mail.UIDValidity

@@ -250,17 +250,18 @@ func (p *Planner) localMarks(m *mail.Message) (Marks, error) {
 	return marks, err
 }
 
-// settle merges the flags of a mail that both sides have under the same UID.
-func (p *Planner) settle(m *mail.Message, remote Marks) error {
+// settle merges the flags of a mail that both sides have under the same UID, and returns what both get.
+func (p *Planner) settle(m *mail.Message, remote Marks) (to Marks, err error) {
 	if m.Flags == remote.Flags && m.Keywords.Equal(remote.Keywords) {
-		return nil // a log only explains differences
+		return remote, nil // a log only explains differences
 	}
 	local, err := p.localMarks(m)
 	if err != nil {
-		return err
+		return to, err
 	}
-	p.mark(m.UID, local, Merge(local, remote, p.o.Tie), remote)
-	return nil
+	to = Merge(local, remote, p.o.Tie)
+	p.mark(m.UID, local, to, remote)
+	return to, nil
 }
 
 // mark plans the way of a mail's flags from what they are to what they shall be. Where it is the peer that has to change,

@@ -26,7 +26,8 @@ func (r *union) record(c *item.Change) error {
 			if c.Type == item.ChangeExpunge {
 				return r.expungeLogged(m)
 			}
-			return r.settle(m, MarksOf(c))
+			_, err := r.settle(m, MarksOf(c))
+			return err
 		}
 		if err := r.keepLocal(m); err != nil {
 			return err

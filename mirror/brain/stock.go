@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"regexp"
 	"strings"
 
 	"dsyncfs/mirror/item"
@@ -187,18 +188,45 @@ func (r *round) noteConflicts(result *tree.Result) {
 	result.Changes = kept
 }
 
-// noteSubscriptions asks for another round where the other side renames a subscribed mailbox. It takes the subscription for
-// moved and leaves it with the old name, which then looks like a new one.
-func (r *round) noteSubscriptions(before, after *tree.Tree) {
+// noteRenames asks for another round where a mailbox gets another name. A Dovecot takes its subscription for moved and leaves
+// it with the old name, which then looks like a new one, and subscribes to the temporary name that it gave to a name in the
+// way.
+func (r *round) noteRenames(before *tree.Tree, result *tree.Result) {
 	if r.h.DryRun || r.dir == importOnly {
 		return
 	}
-	for box := range before.All() {
-		if now, there := after.ByGUID(box.Status.GUID); there && box.Subscribed && now.Name != box.Name {
-			r.desync(fmt.Sprintf("%s: the subscription of %s has to follow its mailbox", r.Side, box.Name))
+	for _, c := range result.Changes {
+		if c.Op == tree.Rename {
+			r.desync(fmt.Sprintf("%s: subscriptions have to follow %s", r.Side, c.To))
 			return
 		}
 	}
+	for box := range before.All() {
+		if now, there := result.Remote.ByGUID(box.Status.GUID); there && now.Name != box.Name {
+			r.desync(fmt.Sprintf("%s: subscriptions have to follow %s", r.Side, now.Name))
+			return
+		}
+	}
+}
+
+// temporaryName is what a Dovecot calls a node that is in the way of another (dovecot 2.3 dsync-mailbox-tree-sync.c).
+var temporaryName = regexp.MustCompile(`-temp-[0-9a-f]+$`)
+
+// leftovers takes back the subscriptions that the other side gave to temporary names, as if they had been ended here.
+func (r *round) leftovers(boxes []mail.Mailbox, remote *tree.Tree, separator byte) (ended []mail.Deletion) {
+	if r.treeMode() != tree.TwoWay {
+		return nil
+	}
+	subscribed := make(map[mail.Name]bool)
+	for _, box := range boxes {
+		subscribed[box.Name] = box.Subscribed
+	}
+	for box := range remote.All() {
+		if box.Subscribed && box.Existence != mail.Exists && !subscribed[box.Name] && temporaryName.MatchString(string(box.Name)) {
+			ended = append(ended, mail.Deletion{Kind: mail.Unsubscribed, ID: box.Name.NameHash(separator), Time: box.SubscriptionChanged + 1})
+		}
+	}
+	return ended
 }
 
 // announceTo tells a stock slave of a mailbox and returns its answer: in a conflict under the GUID that should win, and if

@@ -34,6 +34,7 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 			if boxes, err = r.fitTree(ctx, boxes, remote); err != nil {
 				return err
 			}
+			deletions = append(deletions, r.leftovers(boxes, remote, sep)...)
 		}
 		if _, there := remote.Lookup(mail.Inbox); there && r.dir != exportOnly {
 			boxes = withoutUnusedInbox(boxes)
@@ -67,7 +68,7 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 	}
 	if r.stock != nil {
 		r.noteConflicts(&result)
-		r.noteSubscriptions(remote, result.Remote)
+		r.noteRenames(remote, &result)
 	}
 	if err := r.changeTree(ctx, result); err != nil {
 		return err

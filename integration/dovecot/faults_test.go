@@ -241,7 +241,7 @@ func TestBackupWhoseDestinationLostAMail(t *testing.T) {
 func TestExpungeInAMailboxThatWasRecreated(t *testing.T) {
 	formats(t, func(t *testing.T, format string) {
 		p := both(t, format)
-		p.ours.allowed = "UIDVALIDITY changed" // one of two has to give way
+		p.ours.allowed = []string{"UIDVALIDITY changed"} // one of two has to give way
 		p.ours.doveadm("mailbox", "delete", "Work")
 		p.ours.doveadm("mailbox", "create", "Work")
 		p.ours.save("Work", note("new"))
@@ -253,6 +253,39 @@ func TestExpungeInAMailboxThatWasRecreated(t *testing.T) {
 		p.settled()
 		if n := strings.Count(strings.Join(p.dove.view(), "\n"), "mail Work "); n != 6+1-2 {
 			t.Errorf("%d mails in Work", n)
+		}
+	})
+}
+
+// A Dovecot gives a name that is in the way of a renamed mailbox a temporary one, and subscribes to it for good if the name
+// was subscribed.
+func TestSubscriptionInTheWayOfARename(t *testing.T) {
+	formats(t, func(t *testing.T, format string) {
+		p := both(t, format)
+		p.ours.doveadm("mailbox", "create", "New", "Other")
+		p.dove.doveadm("mailbox", "subscribe", "Target", "Work", "Bin")
+		p.settled()
+		p.dove.doveadm("mailbox", "rename", "Work", "Target")
+		p.ours.doveadm("mailbox", "rename", "Other", "Bin")
+		p.settled()
+		if view := strings.Join(p.dove.view(), "\n"); strings.Contains(view, "-temp-") || !strings.Contains(view, "subscribed Target") {
+			t.Error(view)
+		}
+	})
+}
+
+// A round that the Dovecot started leaves our own last common state behind: mails are new by it that both sides have. A
+// Dovecot does not merge the flags of these.
+func TestFlagsAfterASyncThatTheOtherSideStarted(t *testing.T) {
+	formats(t, func(t *testing.T, format string) {
+		p := &served{pair: both(t, format)}
+		p.dove.save("INBOX", note("new"))
+		p.clean("sync")
+		p.ours.doveadm("flags", "add", "$Forwarded \\Flagged", "mailbox", "INBOX", "subject", "new")
+		p.pair.clean("mirror")
+		same(t, p.ours, p.dove)
+		if view := strings.Join(p.dove.view(), "\n"); !strings.Contains(view, "$Forwarded") {
+			t.Error(view)
 		}
 	})
 }

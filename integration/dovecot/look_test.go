@@ -34,13 +34,15 @@ type mailbox struct {
 	name, guid, validity string
 }
 
-// boxes are the mailboxes that can be selected.
+// boxes are the mailboxes that can be opened. A Dovecot lists a mailbox of a Maildir as if it was still there after it was
+// deleted, as long as there are others below (2.3.19).
 func (v *viewer) boxes() []string {
 	v.t.Helper()
 	var names []string
 	for _, r := range v.Do(`LIST "" "*"`) {
-		if attributes := r.List(1).Words(); !strings.Contains(strings.ToLower(attributes), `\noselect`) && !strings.Contains(attributes, `\NonExistent`) {
-			names = append(names, harness.DecodeName(r.Word(3)))
+		name := harness.DecodeName(r.Word(3))
+		if _, status := v.Try("STATUS %s (MESSAGES)", v.Quote(name)); strings.HasPrefix(status, "OK") {
+			names = append(names, name)
 		}
 	}
 	slices.Sort(names)
@@ -56,13 +58,16 @@ func (v *viewer) look(search string, again bool) []string {
 	fresh.Do(`LIST "" "*"`)
 	fresh.Do("LOGOUT")
 	var lines []string
+	names := v.boxes()
 	for _, command := range []string{"LIST", "LSUB"} {
 		for _, r := range v.Do(`%s "" "*"`, command) {
-			lines = append(lines, fmt.Sprintf("%s (%s) %s %s", command, attributes(r.List(1)), r.Word(2), harness.DecodeName(r.Word(3))))
+			if name := harness.DecodeName(r.Word(3)); command == "LSUB" || slices.Contains(names, name) {
+				lines = append(lines, fmt.Sprintf("%s (%s) %s %s", command, attributes(r.List(1)), r.Word(2), name))
+			}
 		}
 	}
 	var boxes []mailbox
-	for _, name := range v.boxes() {
+	for _, name := range names {
 		box, line := v.status(name)
 		boxes, lines = append(boxes, box), append(lines, line)
 	}
@@ -72,11 +77,11 @@ func (v *viewer) look(search string, again bool) []string {
 	return append(lines, v.s.uidl()...)
 }
 
-// attributes are those of a mailbox that do not depend on who looks or on what the format calls a level that is no mailbox.
+// attributes are those of a mailbox that do not depend on who looks or on levels of hierarchy that are no mailboxes.
 func attributes(list harness.Reply) string {
 	var out []string
 	for _, a := range strings.Fields(list.Words()) {
-		if a = strings.ToLower(a); a != `\marked` && a != `\unmarked` {
+		if a = strings.ToLower(a); !slices.Contains([]string{`\marked`, `\unmarked`, `\haschildren`, `\hasnochildren`, `\noselect`}, a) {
 			out = append(out, a)
 		}
 	}

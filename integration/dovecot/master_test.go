@@ -222,7 +222,7 @@ func TestTwoAccountsUsedIndependently(t *testing.T) {
 		for _, first := range []string{"ours", "dove"} {
 			t.Run(first+" made first", func(t *testing.T) {
 				p := newPair(t, format)
-				p.ours.allowed = "UIDVALIDITY changed" // one of two has to give way
+				p.ours.allowed = []string{"UIDVALIDITY changed"} // one of two has to give way
 				accounts := []*account{p.ours, p.dove}
 				if first == "dove" {
 					accounts = []*account{p.dove, p.ours}

@@ -203,7 +203,7 @@ func TestServeTwoAccountsUsedIndependently(t *testing.T) {
 		for _, first := range []string{"ours", "dove"} {
 			t.Run(first+" made first", func(t *testing.T) {
 				p := newServed(t, format)
-				p.ours.allowed = "UIDVALIDITY changed" // one of two has to give way
+				p.ours.allowed = []string{"UIDVALIDITY changed"} // one of two has to give way
 				accounts := []*account{p.ours, p.dove}
 				if first == "dove" {
 					accounts = []*account{p.dove, p.ours}

@@ -15,6 +15,7 @@ import (
 // takes answers apart. Used by one goroutine at a time.
 type IMAP struct {
 	tb     testing.TB
+	user   string
 	conn   net.Conn
 	in     *bufio.Reader
 	tag    int
@@ -74,7 +75,7 @@ func DialIMAP(tb testing.TB, address, user string) *IMAP {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { conn.Close() })
-	c := &IMAP{tb: tb, conn: conn, in: bufio.NewReader(conn)}
+	c := &IMAP{tb: tb, user: user, conn: conn, in: bufio.NewReader(conn)}
 	c.reply()
 	c.Do("LOGIN %s secret", user)
 	return c
@@ -88,7 +89,7 @@ func (c *IMAP) Do(format string, args ...any) []Reply {
 	c.tb.Helper()
 	replies, status := c.Try(format, args...)
 	if !strings.HasPrefix(status, "OK") {
-		c.tb.Fatalf("IMAP: %s: %s", head(fmt.Sprintf(format, args...), 200), status)
+		c.tb.Fatalf("IMAP of %s: %s: %s", c.user, head(fmt.Sprintf(format, args...), 200), status)
 	}
 	return replies
 }
@@ -136,7 +137,7 @@ func (c *IMAP) Done() []Reply {
 	c.send("DONE")
 	replies, status := c.until("t" + strconv.Itoa(c.tag))
 	if !strings.HasPrefix(status, "OK") {
-		c.tb.Fatalf("IMAP: IDLE: %s", status)
+		c.tb.Fatalf("IMAP of %s: IDLE: %s", c.user, status)
 	}
 	return replies
 }
@@ -144,7 +145,7 @@ func (c *IMAP) Done() []Reply {
 func (c *IMAP) send(line string) {
 	c.tb.Helper()
 	if _, err := io.WriteString(c.conn, line+"\r\n"); err != nil {
-		c.tb.Fatalf("IMAP: %v", err)
+		c.tb.Fatalf("IMAP of %s: %v", c.user, err)
 	}
 }
 
@@ -156,7 +157,7 @@ func (c *IMAP) reply() Reply {
 	}
 	words, err := c.words('\n')
 	if err != nil {
-		c.tb.Fatalf("IMAP: reading an answer after %v: %v", words, err)
+		c.tb.Fatalf("IMAP of %s: reading an answer after %v: %v", c.user, words, err)
 	}
 	r := Reply(words)
 	n, _ := strconv.Atoi(r.Word(1))
@@ -166,7 +167,7 @@ func (c *IMAP) reply() Reply {
 	case r.Word(2) == "EXPUNGE":
 		c.Exists--
 	case r.Word(1) == "BYE" && c.tag > 0 && !strings.Contains(r.Words(), "Logging out"):
-		c.tb.Fatalf("IMAP: the server ends the connection: %s", r.Words())
+		c.tb.Fatalf("IMAP of %s: the server ends the connection: %s", c.user, r.Words())
 	}
 	return r
 }

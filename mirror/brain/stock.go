@@ -222,7 +222,7 @@ func (r *round) leftovers(boxes []mail.Mailbox, remote *tree.Tree, separator byt
 		subscribed[box.Name] = box.Subscribed
 	}
 	for box := range remote.All() {
-		if box.Subscribed && box.Existence != mail.Exists && !subscribed[box.Name] && temporaryName.MatchString(string(box.Name)) {
+		if box.Subscribed && box.Status.GUID.IsZero() && !subscribed[box.Name] && temporaryName.MatchString(string(box.Name)) {
 			ended = append(ended, mail.Deletion{Kind: mail.Unsubscribed, ID: box.Name.NameHash(separator), Time: box.SubscriptionChanged + 1})
 		}
 	}

@@ -160,9 +160,7 @@ func (e *Engine) Run(ctx context.Context, flush time.Duration) error {
 	for ctx.Err() == nil {
 		l.step(ctx, work)
 	}
-	if e.queued() > 0 && l.failures == 0 {
-		l.round(work, e.request)
-	}
+	l.last(work)
 	if errors.Is(context.Cause(ctx), context.Canceled) {
 		return nil
 	}
@@ -177,6 +175,17 @@ type loop struct {
 	lastFull time.Time
 	hurry    bool // somebody waits for the next round
 	follow   bool // one more look is due after Settle
+}
+
+// last tells what was not told yet, or was under way when the last round looked: a change is journaled before it is done.
+func (l *loop) last(ctx context.Context) {
+	if l.failures > 0 || l.queued() == 0 && !l.follow && len(l.kick) == 0 {
+		return
+	}
+	if l.master != nil && !l.master.Woken() && l.push(ctx, reason{}) {
+		return
+	}
+	l.round(ctx, l.request)
 }
 
 // step waits, not longer than ctx, for the next reason and does what it demands.
@@ -388,6 +397,7 @@ func (l *loop) push(ctx context.Context, why reason) (done bool) {
 		return false
 	case err == nil:
 		ticket.silent = verdict == brain.Settled
+		l.release(ticket) // what is noted about it concerns only us
 		err = l.witness.end(mark)
 	}
 	if err != nil {

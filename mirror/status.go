@@ -92,8 +92,21 @@ func (e *Engine) end(start roundStart, out brain.Outcome, err error) {
 			e.log.Info("the remote is back")
 		}
 	}
+	e.wake()
+}
+
+// wake has those look who wait for the end of a round.
+func (e *Engine) wake() {
 	close(e.turn)
 	e.turn = make(chan struct{})
+}
+
+// release lets those go on who wait for a round that is as good as ended.
+func (e *Engine) release(start roundStart) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = start.number
+	e.wake()
 }
 
 // abandon undoes begin: what began goes on as a round.

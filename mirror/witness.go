@@ -86,11 +86,11 @@ func (w *witness) end(mark uint64) error {
 			delete(w.mails, key)
 		}
 	}
-	if err := w.journal.SetMark(markIndexed, w.before); err != nil {
+	if err := w.journal.SetMarks(map[string]uint64{markIndexed: w.before, markSent: mark}); err != nil {
 		return err
 	}
 	w.before = mark
-	return w.journal.SetMark(markSent, mark)
+	return nil
 }
 
 // saw implements store.RefreshOptions.Witness. A mailbox that was deleted or renamed takes everything in and below it along.

@@ -31,28 +31,39 @@ func (j *Journal) Mark(name string) uint64 {
 // forward: a lower number than the stored one is no error and changes nothing. A name is made of letters, digits and ".:_-".
 // ErrUnknown if seq was not given out yet.
 func (j *Journal) SetMark(name string, seq uint64) error {
-	if !goodMarkName(name) {
-		return fmt.Errorf("mark %q: invalid name", name)
+	return j.SetMarks(map[string]uint64{name: seq})
+}
+
+// SetMarks is SetMark for several marks at the price of one.
+func (j *Journal) SetMarks(to map[string]uint64) error {
+	var highest uint64
+	for name, seq := range to {
+		if !goodMarkName(name) {
+			return fmt.Errorf("mark %q: invalid name", name)
+		}
+		highest = max(highest, seq)
 	}
 	// A mark that a power cut left ahead of the log would hide the records that get those numbers next.
-	if err := j.Sync(context.Background(), seq); err != nil {
-		return fmt.Errorf("mark %s: %w", name, err)
+	if err := j.Sync(context.Background(), highest); err != nil {
+		return fmt.Errorf("marks of the journal: %w", err)
 	}
 	j.marksMu.Lock()
 	defer j.marksMu.Unlock()
 	j.mu.Lock()
 	old, closed := j.marks, j.closed
 	j.mu.Unlock()
-	switch {
-	case closed:
-		return fmt.Errorf("mark %s: %w", name, ErrClosed)
-	case seq <= old[name]:
-		return nil
+	if closed {
+		return fmt.Errorf("marks of the journal: %w", ErrClosed)
 	}
 	marks := maps.Clone(old)
-	marks[name] = seq
+	for name, seq := range to {
+		marks[name] = max(marks[name], seq)
+	}
+	if maps.Equal(marks, old) {
+		return nil
+	}
 	if err := vfs.WriteFile(j.dir, marksName, 0o600, marshalMarks(marks)); err != nil {
-		return fmt.Errorf("mark %s: %w", name, err)
+		return fmt.Errorf("marks of the journal: %w", err)
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()

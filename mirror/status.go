@@ -13,7 +13,7 @@ type State string
 // The states.
 const (
 	StateConnecting State = "connecting" // no round yet
-	StateSyncing    State = "syncing"    // in a round
+	StateSyncing    State = "syncing"    // in a round, or about to look again because the last one left something open
 	StateInSync     State = "in sync"    // the last round succeeded
 	StateOffline    State = "offline"    // the last attempt failed; changes are queued
 )
@@ -82,6 +82,9 @@ func (e *Engine) end(start roundStart, out brain.Outcome, err error) {
 		now := time.Now()
 		e.ended = start.number
 		s.State, s.Error, s.Cause, s.ErrorAt = StateInSync, "", nil, time.Time{}
+		if out.Undecided || out.Desync {
+			s.State = StateSyncing
+		}
 		s.Rounds++
 		s.LastRound = now
 		if !start.silent {

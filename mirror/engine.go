@@ -192,12 +192,15 @@ func (l *loop) last(ctx context.Context) {
 func (l *loop) step(ctx, work context.Context) {
 	why := l.await(ctx)
 	if ctx.Err() != nil {
+		if why.push != nil {
+			l.accept(work)
+		}
 		return
 	}
 	if why.request == nil && time.Since(l.lastFull) >= l.timing.FullSync {
 		why.full = true
 	}
-	agreed := why.push == nil || l.accept(work, why.push)
+	agreed := why.push == nil || l.accept(work)
 	switch {
 	case l.master == nil && why.push != nil && why.request == nil:
 		// the connection was lost meanwhile
@@ -409,11 +412,11 @@ func (l *loop) push(ctx context.Context, why reason) (done bool) {
 }
 
 // accept takes what the other side pushed. Not agreed: it takes a round.
-func (l *loop) accept(ctx context.Context, p *brain.Push) (agreed bool) {
+func (l *loop) accept(ctx context.Context) (agreed bool) {
 	start := time.Now()
 	var verdict brain.Verdict
 	out, err := l.pair.with(ctx, func(s store.Store) (out brain.Outcome, err error) {
-		verdict, out, err = l.master.Accept(ctx, s, p)
+		verdict, out, err = l.master.Accept(ctx, s)
 		return out, err
 	})
 	l.count(out, start)

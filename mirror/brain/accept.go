@@ -234,7 +234,7 @@ func (x *exchange) settlePush(head pushHead) error {
 // answer says of each mailbox what became of it.
 func (a *acceptance) answer() error {
 	for i, head := range a.heads {
-		ack := &item.State{GUID: head.box.GUID, UIDValidity: head.box.UIDValidity, ChangesDuringSync: true}
+		ack := &item.State{GUID: head.box.GUID, UIDValidity: head.box.UIDValidity, Epoch: a.store.Epoch(), ChangesDuringSync: true}
 		if i < len(a.acks) {
 			ack = &a.acks[i]
 		}

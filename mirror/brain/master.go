@@ -25,6 +25,8 @@ type Master struct {
 	// live says that the other side keeps the connection and watches its store.
 	live bool
 	link link
+	// pushed is the begin of a push that was heard of and neither accepted nor thrown away yet.
+	pushed *item.Mailbox
 	// Hurry: the next round decides at once what became of mails that just vanished, as somebody waits for it.
 	Hurry bool
 }
@@ -62,27 +64,35 @@ func (m *Master) Idle(ctx context.Context) (*Push, error) {
 			m.c.woken = true
 			return nil, nil
 		case *item.Mailbox:
-			return &Push{it}, nil
+			m.pushed = it
+			return &Push{}, nil
 		default:
 			return nil, unexpected(it)
 		}
 	}
 }
 
-// Push is the begin of what the other side pushes between two rounds.
-type Push struct{ first *item.Mailbox }
+// Push says that the other side pushes what changed there.
+type Push struct{}
 
 // Woken reports whether the other side changed in a way that only a round can tell.
 func (m *Master) Woken() bool { return m.c.woken }
 
-// Accept takes what the other side pushed. It must be called before anything else after Idle returned it. With NeedRound the
-// other side waits for a round.
-func (m *Master) Accept(ctx context.Context, s store.Store, p *Push) (Verdict, Outcome, error) {
-	return m.link.accept(ctx, s, p.first)
+// Accept takes what the other side pushed. With NeedRound the other side waits for a round. A push that is not accepted is void
+// with the next Push or Round.
+func (m *Master) Accept(ctx context.Context, s store.Store) (Verdict, Outcome, error) {
+	first := m.pushed
+	if m.pushed = nil; first == nil {
+		return Settled, Outcome{}, nil
+	}
+	return m.link.accept(ctx, s, first)
 }
 
 // Push tells the other side what changed in s since the last common states, if that can be told without a round.
 func (m *Master) Push(ctx context.Context, s store.Store) (Verdict, Outcome, error) {
+	if m.pushed != nil {
+		return NeedRound, Outcome{}, nil
+	}
 	verdict, out, _, err := m.link.push(ctx, s, m.Hurry)
 	return verdict, out, err
 }
@@ -170,6 +180,15 @@ func (m *Master) meet(ctx context.Context, r *round) (unlock func(), err error) 
 		}
 	}
 	return unlock, nil
+}
+
+// dropPush reads to its end a push that was not accepted. The slave hears of the round instead of an answer.
+func (m *Master) dropPush(ctx context.Context, r *round) error {
+	first := m.pushed
+	if m.pushed = nil; first == nil {
+		return nil
+	}
+	return r.drainPush(ctx, first)
 }
 
 // sendNow sends items and flushes.
@@ -269,6 +288,7 @@ func (r *round) finish(ctx context.Context, live bool) error {
 		r.out.Desync = true
 	}
 	r.out.Changed = r.out.Changed || f.Changed
+	r.out.Undecided = r.out.Undecided || f.Undecided
 	r.out.NewThere += int(f.New)
 	r.out.Matched += int(f.Matched)
 	if f.Plan != "" {

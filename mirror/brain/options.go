@@ -53,7 +53,7 @@ type Outcome struct {
 	Sent              int // messages sent to the other side
 	NewHere, NewThere int // a dry run: messages that would be added on each side
 	Notes             []string
-	Undecided         bool   // mails vanished here, and it is too early to tell whether that was all
+	Undecided         bool   // mails vanished on one side, and it is too early to tell whether that was all
 	Peer              string // under which the common states with the other side are kept in the store
 	// Plan lists what a dry run would do here, one line each.
 	Plan []string

@@ -359,10 +359,10 @@ func (p *push) hear(ctx context.Context) ([]*item.State, error) {
 		}
 		switch it := it.(type) {
 		case *item.State:
-			if acks = append(acks, it); len(acks) > len(p.boxes) {
-				return nil, unexpected(it)
+			if len(acks) < len(p.boxes) && it.GUID == p.boxes[len(acks)].own.GUID && it.Epoch == p.peer.Epoch {
+				acks = append(acks, it)
+				continue
 			}
-			continue
 		case *item.EndOfList:
 			if len(acks) == len(p.boxes) {
 				return acks, nil

@@ -97,7 +97,7 @@ func (k *kept) listen() brain.Verdict {
 	verdict := brain.NeedRound
 	if p != nil {
 		st := k.a.account.Open()
-		verdict, _, err = k.master.Accept(context.Background(), st, p)
+		verdict, _, err = k.master.Accept(context.Background(), st)
 		must(k.t, errors.Join(err, st.Close()))
 	}
 	if verdict == brain.NeedRound {

@@ -201,7 +201,7 @@ func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake, w
 	}
 	s.undecided = r.out.Undecided
 	s.link.remember(r)
-	f := &item.Finish{Desync: r.out.Desync, Changed: r.out.Changed, Matched: uint32(r.out.Matched), RequireFullResync: r.stock != nil && r.stock.needsFull}
+	f := &item.Finish{Desync: r.out.Desync, Changed: r.out.Changed, Matched: uint32(r.out.Matched), Undecided: r.out.Undecided, RequireFullResync: r.stock != nil && r.stock.needsFull}
 	if h.DryRun && !h.Verify {
 		f.Plan, f.New = strings.Join(r.out.Plan, "\n"), uint32(r.out.NewHere)
 	}

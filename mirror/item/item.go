@@ -213,6 +213,8 @@ type Finish struct {
 	Plan    string // a dry run: what this side would do, one line each
 	New     uint32 // a dry run: messages that this side would add
 	Matched uint32 // messages of this side that were found to be the other side's, at first contact
+	// Undecided: mails vanished on this side, and it is too early to tell whether that was all.
+	Undecided bool
 }
 
 // EndOfList ends the list that is due at this place.

@@ -388,6 +388,7 @@ func (d *fields) finish() *item.Finish {
 		Plan:              d.string(fPlan),
 		New:               d.uint32(fNew),
 		Matched:           d.uint32(fMatched),
+		Undecided:         d.has(fUndecided),
 	}
 	if d.has(fError) && it.Error == "" {
 		it.Error = "unspecified error" // the presence of the field is what says failure

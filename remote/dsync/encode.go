@@ -360,4 +360,5 @@ func (r *record) encodeFinish(f *item.Finish) {
 	r.setText(fPlan, f.Plan)
 	r.setNumber(fNew, uint64(f.New))
 	r.setNumber(fMatched, uint64(f.Matched))
+	r.setFlag(fUndecided, f.Undecided)
 }

@@ -166,7 +166,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 		return &item.Finish{
 			Error: anyText.Draw(t, "error"), MailError: rapid.Uint32().Draw(t, "code"), RequireFullResync: b.Draw(t, "full"),
 			Desync: b.Draw(t, "desync"), Guard: b.Draw(t, "guard"), Changed: b.Draw(t, "changed"), Plan: anyText.Draw(t, "plan"), New: rapid.Uint32().Draw(t, "new"),
-			Matched: rapid.Uint32().Draw(t, "matched"),
+			Matched: rapid.Uint32().Draw(t, "matched"), Undecided: rapid.Bool().Draw(t, "undecided"),
 		}
 	}),
 	"wake": rapid.Custom(func(t *rapid.T) item.Item {

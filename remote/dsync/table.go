@@ -313,6 +313,7 @@ const (
 	fPlan
 	fNew
 	fMatched
+	fUndecided
 )
 
 var finishKind = &kind{letter: 'F', name: "finish", since: 3, limit: longLimit, fields: []field{
@@ -325,6 +326,7 @@ var finishKind = &kind{letter: 'F', name: "finish", since: 3, limit: longLimit, 
 	fPlan:       {name: "dsyncfs_plan", ours: true},
 	fNew:        {name: "dsyncfs_new", ours: true},
 	fMatched:    {name: "dsyncfs_matched", ours: true},
+	fUndecided:  {name: "dsyncfs_undecided", ours: true},
 }}
 
 // cacheFieldKind is never an item of its own: it is the form of the records in a mailbox's cache_fields.

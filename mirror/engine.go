@@ -175,6 +175,7 @@ type loop struct {
 	lastFull time.Time
 	hurry    bool // somebody waits for the next round
 	follow   bool // one more look is due after Settle
+	open     bool // the last round left something open, on either side
 }
 
 // last tells what was not told yet, or was under way when the last round looked: a change is journaled before it is done.
@@ -204,7 +205,7 @@ func (l *loop) step(ctx, work context.Context) {
 	switch {
 	case l.master == nil && why.push != nil && why.request == nil:
 		// the connection was lost meanwhile
-	case !agreed || why.request != nil || why.full || l.master == nil || l.master.Woken():
+	case !agreed || why.request != nil || why.full || l.master == nil || l.master.Woken(), l.open && !why.local:
 		l.byRound(work, why)
 	case why.push != nil && !why.local:
 		// that was it
@@ -234,7 +235,8 @@ func (l *loop) byRound(work context.Context, why reason) {
 		l.lastFull = time.Now()
 		l.noteFull(l.lastFull)
 	}
-	l.follow = why.local || out.Desync || out.Undecided
+	l.open = out.Desync || out.Undecided
+	l.follow = why.local || l.open
 }
 
 // pushBatch is how long a change waits for others to share its push.
@@ -399,6 +401,7 @@ func (l *loop) push(ctx context.Context, why reason) (done bool) {
 		l.abandon(ticket)
 		return false
 	case err == nil:
+		out.Undecided = out.Undecided || l.open
 		ticket.silent = verdict == brain.Settled
 		l.release(ticket) // what is noted about it concerns only us
 		err = l.witness.end(mark)

@@ -274,7 +274,7 @@ func clearOurs(it item.Item) {
 	case *item.Change:
 		it.Content, it.POP3 = mail.ContentHash{}, ""
 	case *item.Finish:
-		it.Desync, it.Guard, it.Changed, it.Plan, it.New, it.Matched = false, false, false, "", 0, 0
+		it.Desync, it.Guard, it.Changed, it.Plan, it.New, it.Matched, it.Undecided = false, false, false, "", 0, 0, false
 	case *item.Wake:
 		it.Mailboxes = nil
 	}

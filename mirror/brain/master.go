@@ -159,6 +159,9 @@ func (m *Master) run(ctx context.Context, r *round) error {
 // meet exchanges handshakes and brings what is known of the own store up to date, under the lock of the user's syncs if
 // that was asked for.
 func (m *Master) meet(ctx context.Context, r *round) (unlock func(), err error) {
+	if err := m.dropPush(ctx, r); err != nil {
+		return nil, err
+	}
 	if err := r.sendNow(r.h); err != nil {
 		return nil, err
 	}

@@ -257,6 +257,32 @@ func TestPushThatCrossesARoundIsVoid(t *testing.T) {
 	}
 }
 
+// TestPushThatIsNotAcceptedIsVoid: its beginning was taken off the connection, and what is said next must not be taken for more.
+func TestPushThatIsNotAcceptedIsVoid(t *testing.T) {
+	for name, next := range map[string]func(*kept){
+		"round": (*kept).round,
+		"push": func(k *kept) {
+			if v := k.push(); v != brain.NeedRound {
+				k.t.Fatalf("verdict %d", v)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, overWire, func(t *testing.T, k *kept, a, b side) {
+				for _, s := range []side{a, b} {
+					_, err := s.account.Deliver("INBOX", []byte("new at "+s.options.Side), time.Unix(2, 0))
+					must(t, err)
+				}
+				k.poke()
+				if p, err := k.master.Idle(context.Background()); p == nil || err != nil {
+					t.Fatalf("push %v, error %v", p, err)
+				}
+				next(k)
+			})
+		})
+	}
+}
+
 // TestPushesConverge: random histories in which both sides push, at the same time too.
 func TestPushesConverge(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

@@ -38,7 +38,6 @@ type machine struct {
 	*pair
 	bin    string
 	server *harness.Process
-	vars   []string
 }
 
 func newMachine(t *testing.T, more string) *machine {

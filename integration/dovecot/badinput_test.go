@@ -208,7 +208,7 @@ func TestUserThatDoesNotExistThere(t *testing.T) {
 	e := harness.New(t)
 	user, group := mailUser()
 	users := e.Path("users")
-	p := &pair{e, t, newAccount(e, "ours", "maildir"), newAccountWith(e, "dove", "sdbox", "/", fmt.Sprintf(usersSettings, users, user, group))}
+	p := pairOf(e, t, newAccount(e, "ours", "maildir"), newAccountWith(e, "dove", "sdbox", "/", fmt.Sprintf(usersSettings, users, user, group)))
 	uid, gid := strings.TrimSpace(e.Must("id", "-u", user)), strings.TrimSpace(e.Must("id", "-g", user))
 	must(t, os.WriteFile(users, []byte(fmt.Sprintf("ann@example.org:{PLAIN}x:%s:%s::%s::\n", uid, gid, p.dove.home)), 0o644))
 	p.ours.maildir().Create(t, "INBOX", "Work")

@@ -78,7 +78,7 @@ func TestNamesThatCannotExistHere(t *testing.T) {
 func TestNamesThatCannotExistThere(t *testing.T) {
 	t.Parallel()
 	e := harness.New(t)
-	p := &pair{e, t, newAccount(e, "ours", "maildir-fs"), newAccountWith(e, "dove", "maildir", ".", "")}
+	p := pairOf(e, t, newAccount(e, "ours", "maildir-fs"), newAccountWith(e, "dove", "maildir", ".", ""))
 	names := map[string]string{"v1.2": "v1_2", "Lists/golang.org": "Lists.golang_org", "x^y": "x^y"}
 	p.ours.maildir().Create(t, "INBOX")
 	for name := range names {

@@ -188,23 +188,27 @@ func (r *round) noteConflicts(result *tree.Result) {
 	result.Changes = kept
 }
 
-// noteRenames asks for another round where a mailbox gets another name. A Dovecot takes its subscription for moved and leaves
-// it with the old name, which then looks like a new one, and subscribes to the temporary name that it gave to a name in the
-// way.
-func (r *round) noteRenames(before *tree.Tree, result *tree.Result) {
+// noteRenames asks for another round where a subscribed mailbox gets another name, or a mailbox a name that is subscribed
+// without there being one. A Dovecot takes a subscription for moved with its mailbox and leaves it with the old name, which
+// then looks like a new one, and subscribes to the temporary name that it gives to a name in the way.
+func (r *round) noteRenames(local, remote *tree.Tree, result *tree.Result) {
 	if r.h.DryRun || r.dir == importOnly {
 		return
 	}
-	for _, c := range result.Changes {
-		if c.Op == tree.Rename {
-			r.desync(fmt.Sprintf("%s: subscriptions have to follow %s", r.Side, c.To))
-			return
+	names := make(map[mail.Name]bool) // subscribed, and no mailbox
+	for _, t := range []*tree.Tree{local, remote} {
+		for box := range t.All() {
+			if box.Subscribed && box.Status.GUID.IsZero() {
+				names[box.Name] = true
+			}
 		}
 	}
-	for box := range before.All() {
-		if now, there := result.Remote.ByGUID(box.Status.GUID); there && now.Name != box.Name {
-			r.desync(fmt.Sprintf("%s: subscriptions have to follow %s", r.Side, now.Name))
-			return
+	for _, pair := range [][2]*tree.Tree{{local, result.Local}, {remote, result.Remote}} {
+		for box := range pair[0].All() {
+			if now, there := pair[1].ByGUID(box.Status.GUID); there && now.Name != box.Name && (box.Subscribed || names[now.Name]) {
+				r.desync(fmt.Sprintf("%s: subscriptions have to follow %s", r.Side, now.Name))
+				return
+			}
 		}
 	}
 }

@@ -68,7 +68,7 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 	}
 	if r.stock != nil {
 		r.noteConflicts(&result)
-		r.noteRenames(remote, &result)
+		r.noteRenames(local, remote, &result)
 	}
 	if err := r.changeTree(ctx, result); err != nil {
 		return err

@@ -62,6 +62,12 @@ func number(name string, otherwise int) int {
 	return otherwise
 }
 
+func seed(t *testing.T) uint64 {
+	s := uint64(number("DSYNCFS_DOVECOT_SEED", 1))
+	t.Logf("DSYNCFS_DOVECOT_SEED=%d", s)
+	return s
+}
+
 func (h *history) note(format string, args ...any) {
 	h.log = append(h.log, time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
 }
@@ -388,11 +394,10 @@ func (h *history) anyRole() {
 // run plays a history in a store of some format, which the seed chooses unless the environment does.
 func runHistory(t *testing.T, format string, sync func(*history)) {
 	t.Parallel()
-	seed := uint64(number("DSYNCFS_DOVECOT_SEED", 1))
 	if f := os.Getenv("DSYNCFS_DOVECOT_FORMAT"); f != "" {
 		format = f
 	}
-	h := newHistory(t, format, seed)
+	h := newHistory(t, format, seed(t))
 	h.begin(func() { sync(h) })
 	h.play(number("DSYNCFS_DOVECOT_OPS", 300), func() { sync(h) })
 }

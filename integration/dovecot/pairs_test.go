@@ -47,7 +47,7 @@ type pairMail struct {
 func newPairs(t *testing.T) *pairs {
 	const quick = "mail_fsync = never\n"
 	e := harness.New(t)
-	pair := &pair{e, t, newAccountWith(e, "ours", "maildir", "/", quick), newAccountWith(e, "dove", "maildir", "/", quick)}
+	pair := pairOf(e, t, newAccountWith(e, "ours", "maildir", "/", quick), newAccountWith(e, "dove", "maildir", "/", quick))
 	seed := uint64(number("DSYNCFS_DOVECOT_SEED", 1))
 	t.Logf("DSYNCFS_DOVECOT_SEED=%d", seed)
 	p := &pairs{served: &served{pair}, rand: rand.New(rand.NewPCG(seed, 7))}

@@ -97,7 +97,8 @@ func (x *exchange) changes(ctx context.Context) iter.Seq2[*item.Change, error] {
 // complement adds what filters and verification need to know of a message.
 func (x *exchange) complement(ctx context.Context, c *item.Change, m *mail.Message) (err error) {
 	h := x.r.h
-	if h.Since > 0 || h.Until > 0 || h.Verify || x.alignment == alignOther {
+	// A stock master of 2.3 does not tell of -e without -t, and dies of a message without a date then.
+	if h.Since > 0 || h.Until > 0 || h.Verify || x.alignment == alignOther || x.r.stock != nil && !x.r.master {
 		c.Received = max(m.Received, 1)
 	}
 	if h.MaxSize > 0 {

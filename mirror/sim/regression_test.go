@@ -253,6 +253,34 @@ var regressions = map[string]string{
 		{"Op":"create","Side":0,"Seed":17440235063715883919}
 		{"Op":"deliver","Side":0,"Seed":2342794950033467248}
 		{"Op":"live","Side":0,"Seed":11957653670816192331,"Cut":135,"Users":26,"Fault":{"Second":true,"What":"crash","At":8,"Loss":3,"Seed":16324303061658348252}}`,
+	"a second name of a mail, of a copy and a move at once, stayed for ever": `
+		++ ++
+		{"Op":"sync","Side":1,"Seed":9566997173321669506,"Type":"s","Restore":true}
+		{"Op":"burst","Side":1,"Seed":4656930134405118842}
+		{"Op":"live","Side":0,"Seed":4297872645433032983,"Wire":true,"Users":13}
+		{"Op":"deliver","Side":1,"Seed":13093864669986010155}
+		{"Op":"deliver","Side":1,"Seed":6679213414776465333}
+		{"Op":"subscribe","Side":0,"Seed":10150583734733739071}
+		{"Op":"copy","Side":0,"Seed":6077261026728262223}
+		{"Op":"sync","Side":1,"Seed":18384807302747520788,"Type":"s"}
+		{"Op":"deliver","Side":1,"Seed":15369045066021423298}
+		{"Op":"sync","Side":1,"Seed":6255030369149260800,"Type":"s"}
+		{"Op":"unsubscribe","Side":1,"Seed":12030445247910695185}
+		{"Op":"live","Side":0,"Seed":3163677974980552613,"Users":24}
+		{"Op":"deliver","Side":0,"Seed":16088620702158602623}
+		{"Op":"deliver","Side":0,"Seed":2359144058355527385}
+		{"Op":"create","Side":1,"Seed":10715101981144692204}
+		{"Op":"deliver","Side":0,"Seed":3626947191880068644}
+		{"Op":"create","Side":1,"Seed":11898047998979653323}
+		{"Op":"sync","Side":1,"Seed":14596732059712230381,"Type":"s"}
+		{"Op":"move","Side":0,"Seed":12469917051261768601}
+		{"Op":"sync","Side":1,"Seed":15465486619483977213,"Type":"s"}
+		{"Op":"deliver","Side":0,"Seed":11633860559213578157}
+		{"Op":"expunge","Side":0,"Seed":766557322344583076}
+		{"Op":"live","Side":0,"Seed":15311569384202979179,"Wire":true,"Users":17}
+		{"Op":"flag","Side":0,"Seed":10851133288756742744}
+		{"Op":"move","Side":1,"Seed":539219700623513002}
+		{"Op":"sync","Side":1,"Seed":16758121813960805749,"Type":"f","Users":6}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -169,6 +169,7 @@ func (w *world) step(s Step) error {
 
 // settle brings everything to rest and looks at it.
 func (w *world) settle() error {
+	time.Sleep(time.Minute) // a second name of a mail counts as forgotten then
 	for n := 0; ; n++ {
 		changed, err := w.syncAll("f")
 		if err != nil {
@@ -181,7 +182,7 @@ func (w *world) settle() error {
 		if n == 8 {
 			return errors.New("at the end: the syncs do not stop changing something")
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(time.Minute)
 	}
 	w.show()
 	if err := w.checks.equal(); err != nil {

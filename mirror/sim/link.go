@@ -123,7 +123,7 @@ func (p *linkPeer) Recv() (item.Item, error) {
 func (l *link) reason(err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err != nil && l.ended {
+	if err != nil && (l.ended || l.wire != nil && l.wire.cut()) {
 		return errCut
 	}
 	return err
@@ -145,6 +145,13 @@ type wire struct {
 	left  int
 
 	drains bool
+}
+
+// cut reports whether the limit was reached.
+func (w *wire) cut() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.left == 0
 }
 
 // laneSize is how much may be under way in one direction, in bytes.

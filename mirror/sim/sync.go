@@ -275,10 +275,10 @@ func (w *world) connect(ctx context.Context, wire bool, limit int, l *link, mast
 		if err != nil {
 			pb.Close()
 		}
-		serve(pb, err)
+		serve(pb, l.reason(err))
 	})
 	if err := pa.Handshake(ctx); err != nil {
-		return nil, errors.Join(err, pa.Close())
+		return nil, l.reason(errors.Join(err, pa.Close()))
 	}
 	return &linkPeer{pa, master, l}, nil
 }

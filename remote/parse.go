@@ -245,7 +245,7 @@ func checkHost(word string, l Location) error {
 }
 
 func isHostName(host string) bool {
-	return !strings.ContainsAny(host, "\"'`$\\;&|<>(){}[]*?!#%=,^ ") && !strings.ContainsFunc(host, notGraphic)
+	return !strings.ContainsAny(host, "/\"'`$\\;&|<>(){}[]*?!#%=,^ ") && !strings.ContainsFunc(host, notGraphic)
 }
 
 func notGraphic(r rune) bool {

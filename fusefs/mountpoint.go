@@ -134,7 +134,7 @@ func absoluteUnresolved(path string) (string, error) {
 }
 
 // mountEntry is a line of /proc/self/mountinfo.
-type mountEntry struct{ point, fsType, source string }
+type mountEntry struct{ device, point, fsType, source string } // device is "major:minor"
 
 // mountedAt returns the topmost mount on exactly that path.
 func mountedAt(path string) (mountEntry, bool) {
@@ -157,7 +157,7 @@ func findMount(r io.Reader, path string) (found mountEntry, ok bool) {
 			continue
 		}
 		if point := unescapeMount(fields[4]); point == path {
-			found, ok = mountEntry{point, after[0], unescapeMount(after[1])}, true
+			found, ok = mountEntry{fields[2], point, after[0], unescapeMount(after[1])}, true
 		}
 	}
 	return found, ok

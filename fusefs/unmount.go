@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // BusyError says who keeps a mount from being unmounted.
@@ -88,6 +90,36 @@ func UnmountPath(path string, force bool) error {
 	}
 	if err != nil {
 		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+	return nil
+}
+
+// Abort ends the connection of a mount of ours whose daemon will never answer again: whoever waits for it gets ECONNABORTED.
+// The daemon has to be one that is being killed, see [Mount.Unmount] for the others. Its threads may be among those who wait,
+// in a call on the mount or for the lock of a directory on which somebody else's call waits, and while they do it does not end
+// and keeps the connection.
+func Abort(path string) error {
+	abs, err := absoluteUnresolved(path)
+	if err != nil {
+		return err
+	}
+	e, ok := mountedAt(abs)
+	if !ok || e.fsType != "fuse."+subtype {
+		return nil
+	}
+	_, minor, _ := strings.Cut(e.device, ":")
+	f, err := os.OpenFile("/sys/fs/fuse/connections/"+minor+"/abort", os.O_WRONLY, 0)
+	if err == nil {
+		_, err = f.WriteString("1")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil && unix.Geteuid() == 0 { // where that is not mounted
+		if err = unix.Unmount(abs, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW); errors.Is(err, syscall.EBUSY) {
+			err = nil // the connection is gone all the same
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("abort %s: %w", path, err)
 	}
 	return nil
 }

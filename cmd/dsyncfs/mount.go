@@ -101,7 +101,7 @@ func (a *app) runDaemon(ctx context.Context, cfg *config.Config, mount mountRequ
 	if err != nil {
 		return err
 	}
-	if err := daemon.Recover(mount.point); err != nil {
+	if _, err := daemon.Recover(cfg, mount.point); err != nil {
 		return err
 	}
 	e, err := a.openEnds(cfg, mount.location, true, true)

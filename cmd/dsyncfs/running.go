@@ -13,7 +13,6 @@ import (
 
 	"dsyncfs/cmd/internal/config"
 	"dsyncfs/cmd/internal/daemon"
-	"dsyncfs/fusefs"
 )
 
 // mountpointOf is the mount point that an argument means: a path, or the name of a mirror in the settings.
@@ -47,7 +46,7 @@ func (a *app) umount(ctx context.Context, arg string, force bool) error {
 	reply, err := daemon.Call(ctx, cfg, point, daemon.Request{Op: daemon.OpUnmount, Force: force})
 	switch {
 	case errors.Is(err, daemon.ErrNotRunning):
-		return a.umountWithoutDaemon(point, err)
+		return a.umountWithoutDaemon(cfg, point, err)
 	case err != nil:
 		return err
 	case reply.Error != "":
@@ -57,11 +56,12 @@ func (a *app) umount(ctx context.Context, arg string, force bool) error {
 }
 
 // umountWithoutDaemon removes the mount of a daemon that died.
-func (a *app) umountWithoutDaemon(point string, cause error) error {
-	if fusefs.Dead(point) {
-		if err := daemon.Recover(point); err != nil {
-			return err
-		}
+func (a *app) umountWithoutDaemon(cfg *config.Config, point string, cause error) error {
+	recovered, err := daemon.Recover(cfg, point)
+	if err != nil {
+		return err
+	}
+	if recovered {
 		fmt.Fprintf(a.stderr, "dsyncfs: %s: its daemon was dead; what it had not sent is journaled and sent when it is mounted again\n", printable(point))
 		return nil
 	}

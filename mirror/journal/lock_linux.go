@@ -52,6 +52,16 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// Owner returns the process that took the lock of a journal last, 0 if it is not known. It may be gone.
+func Owner(dir string) int {
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	return readPID(f)
+}
+
 func lockFile(f *os.File) error {
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart}
 	for {

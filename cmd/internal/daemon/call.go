@@ -87,6 +87,9 @@ func ask(ctx context.Context, dir string, req Request) (net.Conn, error) {
 		return nil, err
 	}
 	defer d.Close()
+	if dying(owner(dir)) {
+		return nil, ErrNotRunning // the socket is there, but nobody will answer
+	}
 	c, err := new(net.Dialer).DialContext(ctx, "unix", socketPath(d))
 	if err != nil {
 		if ctx.Err() != nil {

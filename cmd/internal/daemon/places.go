@@ -12,16 +12,19 @@ import (
 	"dsyncfs/fusefs"
 )
 
-// Recover removes a mount of ours whose daemon died: it may cover the Maildir that is to be opened. Another dead file system
-// is left to its owner.
-func Recover(mountpoint string) error {
+// Recover removes a mount of ours whose daemon died, and reports whether there was one: it may cover the Maildir that is to
+// be opened. Another dead file system is left to its owner.
+func Recover(cfg *config.Config, mountpoint string) (found bool, err error) {
+	if err := unstick(cfg, mountpoint); err != nil {
+		return false, fmt.Errorf("mount point %s: its daemon was killed and does not end: %w", mountpoint, err)
+	}
 	if !fusefs.Dead(mountpoint) {
-		return nil
+		return false, nil
 	}
 	if err := fusefs.UnmountPath(mountpoint, true); err != nil {
-		return fmt.Errorf("mount point %s: a dead mount is there and cannot be removed (run: fusermount3 -uz %s): %w", mountpoint, mountpoint, err)
+		return true, fmt.Errorf("mount point %s: a dead mount is there and cannot be removed (run: fusermount3 -uz %s): %w", mountpoint, mountpoint, err)
 	}
-	return nil
+	return true, nil
 }
 
 // Mounted reports whether a FUSE file system is at a path.

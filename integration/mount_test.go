@@ -555,6 +555,21 @@ func TestDeletionsBehindTheMount(t *testing.T) {
 	}
 }
 
+// Who asks for a sync gets one that is complete, also if a mail vanished at the remote a moment before. It ended with 0 while
+// the remote still waited whether more would vanish.
+func TestSyncDecidesWhatJustVanishedAtTheRemote(t *testing.T) {
+	t.Parallel()
+	m := newMount(t, 40)
+	m.synced()
+	for _, msg := range m.b.Read(t).Mailboxes["INBOX"].Messages[:2] {
+		must(t, os.Remove(filepath.Join(m.b.Path, msg.Path)))
+		m.synced()
+	}
+	if n := len(m.a.Read(t).Mailboxes["INBOX"].Messages); n != 2 {
+		t.Errorf("%d mails are left here, want 2", n)
+	}
+}
+
 // status and log say what happened, for people and for programs.
 func TestStatusAndLogOfAMount(t *testing.T) {
 	m := newMount(t, 20)

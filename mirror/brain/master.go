@@ -102,7 +102,7 @@ func (m *Master) Push(ctx context.Context, s store.Store) (Verdict, Outcome, err
 func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome, error) {
 	req.Hostname = m.o.Hostname
 	req.SendMailRequests = true
-	req.Dsyncfs, req.Live, req.Epoch = extension, m.o.Live, s.Epoch()
+	req.Dsyncfs, req.Live, req.Hurry, req.Epoch = extension, m.o.Live, m.Hurry, s.Epoch()
 	if len(req.HashedHeaders) == 0 {
 		req.HashedHeaders = []string{"Date", "Message-ID"}
 	}

@@ -191,7 +191,7 @@ func wake(c *conversation) error {
 
 // round answers one round. live says that another may follow.
 func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake, watched bool) (live bool, err error) {
-	r := &round{Options: s.o, h: h, peer: h, dir: directionOf(h, false), c: c, thorough: h.Type == item.SyncFull}
+	r := &round{Options: s.o, h: h, peer: h, dir: directionOf(h, false), c: c, hurry: h.Hurry, thorough: h.Type == item.SyncFull}
 	if c.isStock() {
 		r.stock = &stock{told: make(map[mail.MailboxGUID]bool)}
 	}

@@ -53,6 +53,7 @@ type Handshake struct {
 
 	// Ours.
 	Dsyncfs      uint32   // version of the extension that this side speaks; 0: it is not a dsyncfs
+	Hurry        bool     // somebody waits for the round: it is decided at once what became of mails that just vanished
 	Live         bool     // the sender would keep the connection after the round and watch its store
 	DryRun       bool     // the receiver says what it would do and does nothing
 	Verify       bool     // messages are described with everything that must be equal, and nothing is changed

@@ -82,6 +82,7 @@ func (d *fields) handshake() *item.Handshake {
 
 		Dsyncfs:      d.uint32(hVersion),
 		Live:         d.has(hLive),
+		Hurry:        d.has(hHurry),
 		DryRun:       d.has(hDryRun),
 		Verify:       d.has(hVerify),
 		AllowExpunge: d.names(hAllowExpunge),

@@ -128,6 +128,7 @@ func (r *record) encodeHandshake(h *item.Handshake) error {
 	r.setText(hAltChar, h.AltChar)
 	r.setNumber(hVersion, uint64(h.Dsyncfs))
 	r.setFlag(hLive, h.Live)
+	r.setFlag(hHurry, h.Hurry)
 	r.setFlag(hDryRun, h.DryRun)
 	r.setFlag(hVerify, h.Verify)
 	r.setNames(hAllowExpunge, h.AllowExpunge)

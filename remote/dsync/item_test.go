@@ -47,7 +47,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			MaxSize: rapid.Uint64().Draw(t, "size"), Flag: anyText.Draw(t, "flag"), VirtualAllBox: anyText.Draw(t, "all"),
 			EmptyHeaderWorkaround: b.Draw(t, "empty"), CommitInterval: rapid.Uint32().Draw(t, "commit"),
 			HashedHeaders: someOf.Draw(t, "hashed"), AltChar: rapid.SampledFrom([]string{"", "_", "é"}).Draw(t, "alt"),
-			Dsyncfs: rapid.Uint32().Draw(t, "dsyncfs"), Live: b.Draw(t, "live"), DryRun: b.Draw(t, "dry"), Verify: b.Draw(t, "verify"),
+			Dsyncfs: rapid.Uint32().Draw(t, "dsyncfs"), Live: b.Draw(t, "live"), Hurry: b.Draw(t, "hurry"), DryRun: b.Draw(t, "dry"), Verify: b.Draw(t, "verify"),
 			AllowExpunge: names.Draw(t, "allow"), Restore: names.Draw(t, "restore"), Boxes: names.Draw(t, "boxes"),
 			Epoch: rapid.Uint64().Draw(t, "epoch"),
 		}
@@ -263,7 +263,7 @@ func TestDovecotSeesNothingOfOurs(t *testing.T) {
 func clearOurs(it item.Item) {
 	switch it := it.(type) {
 	case *item.Handshake:
-		it.Dsyncfs, it.Live, it.DryRun, it.Verify, it.Epoch = 0, false, false, false, 0
+		it.Dsyncfs, it.Live, it.Hurry, it.DryRun, it.Verify, it.Epoch = 0, false, false, false, false, 0
 		it.AllowExpunge, it.Restore, it.Boxes = nil, nil, nil
 	case *item.State:
 		it.Epoch, it.UIDNext, it.HighestModSeq = 0, 0, 0

@@ -67,6 +67,7 @@ const (
 	hAltChar
 	hVersion
 	hLive
+	hHurry
 	hDryRun
 	hVerify
 	hAllowExpunge
@@ -103,6 +104,7 @@ var handshakeKind = &kind{letter: 'H', name: "handshake", limit: lineLimit, fiel
 	hAltChar:      {name: "alt_char"},
 	hVersion:      {name: "dsyncfs_version", ours: true},
 	hLive:         {name: "dsyncfs_live", ours: true},
+	hHurry:        {name: "dsyncfs_hurry", ours: true},
 	hDryRun:       {name: "dsyncfs_dry_run", ours: true},
 	hVerify:       {name: "dsyncfs_verify", ours: true},
 	hAllowExpunge: {name: "dsyncfs_allow_expunge", ours: true},

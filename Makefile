@@ -5,6 +5,13 @@ SHELL := /bin/bash
 GO ?= go
 PREFIX ?= /usr/local
 FUZZTIME ?= 10s
+# What happens in `make crash`: SIGKILLs, cut connections, full disks, power cuts.
+KILLS ?= 500
+CUTS ?= 200
+FULL ?= 50
+POWER ?= 60
+# How long `make soak` runs.
+TIME ?= 1h
 # Histories of the simulation, and the first seed.
 SEEDS ?= 2000
 SEED ?= 1
@@ -19,7 +26,7 @@ TIMEOUT ?= 30m
 UNITS = $$($(GO) list ./... | grep -v /integration)
 
 .DEFAULT_GOAL := build
-.PHONY: help build setup demo demo-clean test check unit race sim mutants integration lint bench fuzz install clean
+.PHONY: help build setup demo demo-clean test check unit race sim mutants integration crash soak lint bench fuzz install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -62,6 +69,13 @@ lint: ## format, vet, staticcheck, import rules, go.mod
 	$(GO) tool staticcheck ./...
 	$(GO) test $(TESTFLAGS) ./integration/imports
 	$(GO) mod tidy -diff
+
+crash: setup ## KILLS, CUTS and FULL disks of a mirror under load, and POWER cuts: nothing lost, nothing doubled, nothing to repair
+	DSYNCFS_CRASH_KILLS=$(KILLS) DSYNCFS_CRASH_CUTS=$(CUTS) DSYNCFS_CRASH_FULL=$(FULL) DSYNCFS_CRASH_POWER=$(POWER) \
+		$(GO) test -count=1 -timeout=0 -v ./integration/crash
+
+soak: setup ## a mirror with everything around it for TIME: what it takes, and whether that grows
+	DSYNCFS_SOAK_TIME=$(TIME) $(GO) test -count=1 -timeout=0 -v ./integration/soak
 
 bench: setup ## speed and memory beside cp, doveadm and mbsync, as ratios within one run
 	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./integration/bench | grep -v '^Benchmark'

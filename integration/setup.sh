@@ -32,6 +32,8 @@ inotifywait inotify-tools
 ps procps
 script bsdutils
 rsync rsync
+/usr/sbin/mkfs.ext4 e2fsprogs
+/usr/sbin/losetup mount
 '
 
 missing_packages() {

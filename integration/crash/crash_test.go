@@ -107,8 +107,19 @@ func (w *world) moment() { w.await(time.Duration(w.between(0, 400)) * time.Milli
 
 func killNear(w *world) {
 	w.moment()
-	w.mount.Kill()
+	pid := w.mount.PID()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		w.t.Fatal(err)
+	}
+	w.restart(pid)
+}
+
+// restart mounts again at once after a daemon was killed: it is all that anybody has to do, even if a thread of the dead one
+// hangs in a call on the mount.
+func (w *world) restart(killed int) {
+	w.t.Helper()
 	w.mount.Again()
+	w.mount.WaitGone(killed)
 }
 
 func killFar(w *world) {
@@ -129,8 +140,7 @@ const changes = 80
 func killNearInChange(w *world) {
 	pid := w.mount.PID()
 	w.fired("the daemon changes a file", w.near.disk.KillAt(w.between(1, changes)))
-	w.mount.WaitGone(pid)
-	w.mount.Again()
+	w.restart(pid)
 }
 
 func killFarInChange(w *world) {

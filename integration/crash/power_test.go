@@ -61,7 +61,12 @@ func (w *world) powerCut(end string, running *load) map[string]time.Time {
 		}
 	}
 	if images[w.near] != nil {
-		w.mount.Kill()
+		pid := w.mount.PID()
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			w.t.Fatal(err)
+		}
+		w.Run("umount", w.mount.Path).Want(0) // no process survives a power cut, not even one that hangs in the mount
+		w.mount.WaitGone(pid)
 	}
 	if images[w.far] != nil {
 		w.link.Cut() // or the daemon would start another server there

@@ -72,7 +72,7 @@ func (e *Env) NewBlock(name string, size int64) *Block {
 		}
 		server.Wait()
 	})
-	e.Must("mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", b.file)
+	e.Must("/usr/sbin/mkfs.ext4", "-q", "-F", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", b.file)
 	b.mount()
 	e.TB.Cleanup(func() { unmountPlain(e.TB, b.Path) })
 	return b
@@ -109,7 +109,7 @@ func (b *Block) Restart(image []byte) {
 	// A process that was killed lets go of its files a moment after it has become a zombie.
 	b.env.Eventually("the file system can be unmounted", 20*time.Second, func() error { return syscall.Unmount(b.Path, 0) })
 	b.env.Eventually("the loop device goes away", 20*time.Second, func() error {
-		if used := b.env.Must("losetup", "-j", b.file); used != "" {
+		if used := b.env.Must("/usr/sbin/losetup", "-j", b.file); used != "" {
 			return errors.New(used)
 		}
 		return nil

@@ -46,6 +46,23 @@ func (e *Env) NewDovecot(name string) *Dovecot {
 	return d
 }
 
+// ServeWithDovecot is an account whose Maildir is there already.
+func (e *Env) ServeWithDovecot(m Maildir) *Dovecot {
+	e.TB.Helper()
+	home, err := os.MkdirTemp(e.Dir, "account-")
+	if err != nil {
+		e.TB.Fatal(err)
+	}
+	d := &Dovecot{env: e, home: home, Maildir: m}
+	d.setup()
+	for dir := m.Path; strings.HasPrefix(dir, e.Dir); dir = filepath.Dir(dir) { // Dovecot's user has to get there
+		if err := os.Chmod(dir, 0o711); err != nil {
+			e.TB.Fatal(err)
+		}
+	}
+	return d
+}
+
 func (d *Dovecot) setup() {
 	d.env.TB.Helper()
 	if err := os.MkdirAll(d.Path, 0o700); err != nil {
@@ -90,6 +107,16 @@ func (d *Dovecot) Doveadm(args ...string) string {
 		d.env.TB.Fatalf("doveadm %s: exit status %d\n%s", strings.Join(args, " "), r.Status, head(r.Stderr, 3000))
 	}
 	return r.Stdout
+}
+
+// TryDoveadm is Doveadm where Dovecot may complain.
+func (d *Dovecot) TryDoveadm(args ...string) (string, error) {
+	d.env.TB.Helper()
+	r := d.env.run("env", append([]string{"HOME=" + d.home, "doveadm", "-c", d.conf}, args...)...)
+	if r.Status != 0 {
+		return r.Stdout, fmt.Errorf("doveadm %s: exit status %d: %s", strings.Join(args, " "), r.Status, head(r.Stderr, 300))
+	}
+	return r.Stdout, nil
 }
 
 // fetched are the fields of a mail that a client of Dovecot can see.

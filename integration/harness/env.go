@@ -296,6 +296,12 @@ func (e *Env) Eventually(what string, limit time.Duration, cond func() error) ti
 	}
 }
 
+// Program runs another program to its end.
+func (e *Env) Program(program string, args ...string) Result {
+	e.TB.Helper()
+	return e.run(program, args...)
+}
+
 // Must runs another program to its end and returns its standard output; failure ends the test.
 func (e *Env) Must(program string, args ...string) string {
 	e.TB.Helper()

@@ -140,6 +140,9 @@ func (m *Mount) watch() {
 	}()
 }
 
+// KeepAlive says that a test which has the mount for long does not hang.
+func (m *Mount) KeepAlive() { m.watch() }
+
 // daemons are the processes that serve this mount: those of the environment that run the mount command.
 func (m *Mount) daemons() []process {
 	var found []process

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -57,7 +58,14 @@ type Status struct {
 	PID        int       `json:"pid"`
 	Since      time.Time `json:"since"`
 	mirror.Status
-	ErrorClass Class `json:"error_class,omitempty"` // of Error
+	ErrorClass Class   `json:"error_class,omitempty"` // of Error
+	Process    Process `json:"process"`
+}
+
+// Process is what the daemon itself takes.
+type Process struct {
+	Goroutines int    `json:"goroutines"`
+	Heap       uint64 `json:"heap_bytes"` // in use
 }
 
 // Class says what can be done about an error.
@@ -294,6 +302,12 @@ func (m *mounted) status() *Status {
 	st := m.engine.Status()
 	return &Status{
 		Mountpoint: m.o.Mountpoint, Local: m.o.Local.Path, Remote: m.o.Remote, PID: os.Getpid(), Since: m.started,
-		Status: st, ErrorClass: Classify(st.Cause),
+		Status: st, ErrorClass: Classify(st.Cause), Process: process(),
 	}
+}
+
+func process() Process {
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	return Process{Goroutines: runtime.NumGoroutine(), Heap: mem.HeapInuse}
 }

@@ -1,0 +1,200 @@
+// Package soak runs a mirror for long, with everything that is usual around it, and looks at what it takes: a mount, an ssh
+// remote, delivery agents and mail programs on both sides, notmuch, neomutt, and a Dovecot on either Maildir.
+//
+// `make soak TIME=1h` prints a table and a verdict. In `make test` it runs for seconds, which shows that it would run.
+package soak
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dsyncfs/integration/harness"
+)
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+
+// duration is how long to run.
+func duration(t *testing.T) time.Duration {
+	s := os.Getenv("DSYNCFS_SOAK_TIME")
+	if s == "" {
+		return 10 * time.Second
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// scene is everything that runs.
+type scene struct {
+	*harness.Env
+	t                   *testing.T
+	near, far           harness.Maildir // the stores
+	nearServer, farView *harness.Dovecot
+	remote              *harness.Remote
+	mount               *harness.Mount
+	load                *load
+	lag                 []time.Duration // of deliveries, since the last sample
+	programs            int             // runs of programs
+}
+
+// mailboxes are where things happen; INBOX and the others.
+var mailboxes = []string{"INBOX", "Work", "Entwürfe", "Lists/golang-nuts"}
+
+func newScene(t *testing.T) *scene {
+	e := harness.New(t)
+	s := &scene{Env: e, t: t}
+	s.nearServer = e.NewDovecot("account")
+	s.near = s.nearServer.Maildir
+	s.remote = e.NewRemote()
+	s.far = s.remote.Maildir
+	harness.Build(t, s.near, "a", harness.Mails(t, 400), mailboxes...)
+	s.mount = e.Mount("mnt", append([]string{"-o", "mail_location=" + s.near.Location()}, s.remote.Options()...), s.remote.URL)
+	s.sync()
+	s.farView = e.ServeWithDovecot(s.far)
+	open(t, s.near.Path, s.far.Path)
+	s.sync()
+	return s
+}
+
+// open lets two users work on the Maildirs: dsyncfs as who runs the tests, and Dovecot, which insists on another one. New
+// mail has the mode of its directory.
+func open(t *testing.T, roots ...string) {
+	for _, root := range roots {
+		err := filepath.WalkDir(root, func(path string, e os.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) { // a lock
+				return nil
+			} else if err != nil {
+				return err
+			}
+			mode := os.FileMode(0o666)
+			if e.IsDir() {
+				mode = 0o777
+			}
+			if err := os.Chmod(path, mode); !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (s *scene) sync() {
+	s.t.Helper()
+	s.Eventually("a sync succeeds", time.Minute, func() error {
+		if r := s.Run("sync", s.mount.Path); r.Status != 0 {
+			return fmt.Errorf("exit status %d: %s", r.Status, r.Stderr)
+		}
+		return nil
+	})
+}
+
+// A mirror that runs for long takes no more at its end than at its beginning.
+func TestSoak(t *testing.T) {
+	total := duration(t)
+	s := newScene(t)
+	every := max(total/40, 2*time.Second)
+	table := newTable(s, total)
+	s.load = startLoad(s)
+	defer s.load.end()
+	end := time.Now().Add(total)
+	for time.Now().Before(end) {
+		for next := time.Now().Add(every); time.Now().Before(next); <-time.After(pause) {
+			s.work()
+		}
+		s.mount.KeepAlive()
+		table.sample()
+	}
+	s.load.end()
+	select { // what vanished a moment ago is not judged yet
+	case <-time.After(time.Second):
+	}
+	s.sync()
+	harness.Equal(t, s.near, s.far)
+	table.verdict(t)
+}
+
+// pause is between two runs of programs, for the sake of others on the machine.
+const pause = time.Second
+
+// work runs one program, each in turn.
+func (s *scene) work() {
+	s.t.Helper()
+	s.programs++
+	box := mailboxes[s.programs%len(mailboxes)]
+	switch s.programs % 8 {
+	case 0:
+		s.notmuch()
+	case 1:
+		s.NeomuttCopies(s.mount.Maildir, box)
+	case 2, 5:
+		s.dovecot(s.nearServer, "fetch", "uid flags size.virtual", "mailbox", box, "all")
+	case 3, 6:
+		s.dovecot(s.farView, "fetch", "uid flags size.virtual", "mailbox", box, "all")
+	case 4:
+		s.dovecot(s.farView, "flags", "add", `\Answered`, "mailbox", box, "1")
+	case 7:
+		s.dovecot(s.nearServer, "flags", "add", `$Forwarded`, "mailbox", box, "1")
+	}
+	s.measureLag()
+}
+
+// dovecot runs doveadm, which may complain of files that dsyncfs has just renamed or removed, as it does of any program's.
+func (s *scene) dovecot(d *harness.Dovecot, args ...string) {
+	s.t.Helper()
+	if _, err := d.TryDoveadm(args...); err != nil {
+		s.t.Logf("%v", err)
+	}
+}
+
+func (s *scene) notmuch() {
+	s.t.Helper()
+	if _, err := os.Stat(s.Path("notmuch-config")); err != nil {
+		s.NotmuchCount(s.mount.Maildir, "*")
+		return
+	}
+	// It ends with 75 if a file went away between its listing and its look.
+	if r := s.Program("notmuch", "new", "--quiet"); r.Status != 0 && r.Status != 75 {
+		s.t.Fatalf("notmuch new: exit status %d: %s", r.Status, r.Stderr)
+	}
+}
+
+// measureLag delivers a mail on one side and waits for it on the other.
+func (s *scene) measureLag() {
+	s.t.Helper()
+	from, to := s.mount.Maildir, s.far
+	if s.programs%2 == 0 {
+		from, to = s.far, s.mount.Maildir
+	}
+	base := fmt.Sprintf("%d.M1P1.lag", s.programs)
+	if err := deliver(from, "Work", base, harness.Note(base)); err != nil {
+		s.t.Fatal(err)
+	}
+	took := s.Eventually("a mail arrives", time.Minute, func() error {
+		found, err := filepath.Glob(filepath.Join(to.Dir("Work"), "[cn][ue][rw]", base+"*"))
+		if err == nil && len(found) == 0 {
+			err = os.ErrNotExist
+		}
+		return err
+	})
+	s.lag = append(s.lag, took)
+	found, err := filepath.Glob(filepath.Join(from.Dir("Work"), "[cn][ue][rw]", base+"*"))
+	for _, path := range found {
+		if rerr := os.Remove(path); rerr != nil && !strings.Contains(rerr.Error(), "no such file") {
+			err = rerr
+		}
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}

@@ -81,27 +81,28 @@ func MakePrivate(dir string) error {
 var errNotOurs = errors.New("set state_dir to a directory of your own")
 
 // Canonical names a path without symbolic links, as far as it exists: what is to be made later, or is covered by a dead mount,
-// has the same name then as when it is there. The path is absolute.
+// has the same name then as when it is there. The path is absolute. No file system but those that the path leads through is
+// asked: that of a mount point may never answer.
 func Canonical(path string) string { return canonical(filepath.Clean(path), maxLinks) }
 
 // maxLinks bounds how many links are followed, as the kernel does (path_resolution(7)).
 const maxLinks = 40
 
 func canonical(path string, links int) string {
-	if p, err := filepath.EvalSymlinks(path); err == nil {
-		return p
-	}
 	dir, base := filepath.Split(path)
 	if base == "" || links == 0 {
 		return path
 	}
-	if target, err := os.Readlink(path); err == nil {
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(dir, target)
-		}
-		return canonical(filepath.Clean(target), links-1)
+	parent := canonical(filepath.Clean(dir), links)
+	path = filepath.Join(parent, base)
+	target, err := os.Readlink(path)
+	if err != nil {
+		return path // no link, or nothing
 	}
-	return filepath.Join(canonical(filepath.Clean(dir), links), base)
+	if !filepath.IsAbs(target) {
+		target = filepath.Join(parent, target)
+	}
+	return canonical(filepath.Clean(target), links-1)
 }
 
 // Within reports whether a canonical path is that of dir or of something below it.

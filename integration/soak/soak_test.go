@@ -116,9 +116,6 @@ func TestSoak(t *testing.T) {
 		table.sample()
 	}
 	s.load.end()
-	select { // what vanished a moment ago is not judged yet
-	case <-time.After(time.Second):
-	}
 	s.sync()
 	harness.Equal(t, s.near, s.far)
 	table.verdict(t)
@@ -163,8 +160,8 @@ func (s *scene) notmuch() {
 		s.NotmuchCount(s.mount.Maildir, "*")
 		return
 	}
-	// It ends with 75 if a file went away between its listing and its look.
-	if r := s.Program("notmuch", "new", "--quiet"); r.Status != 0 && r.Status != 75 {
+	// It does not end well if a file went away between its listing and its look; the next run goes on.
+	if r := s.Program("notmuch", "new", "--quiet"); r.Status != 0 && !strings.Contains(r.Stderr, "No such file") && r.Status != 75 {
 		s.t.Fatalf("notmuch new: exit status %d: %s", r.Status, r.Stderr)
 	}
 }

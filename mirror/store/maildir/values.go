@@ -51,7 +51,7 @@ func cameBack(tx store.CatalogTx, guid mail.MailboxGUID) error {
 }
 
 func parseDeletion(key string, value []byte) (mail.Deletion, error) {
-	if len(key) != 33 {
+	if len(key) != 33 || key[0] < '0' || key[0] > '9' {
 		return mail.Deletion{}, fmt.Errorf("deletion %q: %w", key, store.ErrCorrupt)
 	}
 	d := mail.Deletion{Kind: mail.DeletionKind(key[0] - '0'), Time: decodeTime(value)}

@@ -20,6 +20,7 @@ PROGRAMS='
 /usr/bin/doveadm dovecot-core
 /usr/lib/dovecot/imap dovecot-imapd
 /usr/lib/dovecot/pop3 dovecot-pop3d
+/usr/bin/sievec dovecot-sieve
 /usr/sbin/sshd openssh-server
 ssh openssh-client
 ssh-keygen openssh-client

@@ -14,11 +14,18 @@ import (
 	"dsyncfs/mirror/store"
 )
 
+// activeScript is the attribute of INBOX that names the active Sieve script. A Dovecot takes it only when it has the script,
+// so it comes last (dovecot 2.3 dsync-mailbox-export.c, pigeonhole 0.5 doveadm-sieve-sync.c).
+const activeScript = "vendor/vendor.dovecot/pvt/server/sieve/default"
+
 // sendAttributes sends what changed of the mailbox's attributes since the last common state.
 func (x *exchange) sendAttributes(ctx context.Context) error {
 	attrs, err := x.mb.Attributes(ctx, x.base.Local.HighestModSeq)
 	if err != nil {
 		return err
+	}
+	if i := slices.IndexFunc(attrs, func(a store.Attribute) bool { return a.Key == activeScript }); i >= 0 {
+		attrs = append(slices.Delete(slices.Clone(attrs), i, i+1), attrs[i])
 	}
 	for _, a := range attrs {
 		it := &item.Attribute{Shared: a.Shared, Key: a.Key, Value: a.Value, Deleted: a.Deleted, LastChange: a.LastChange, ModSeq: a.ModSeq}

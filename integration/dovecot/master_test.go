@@ -87,6 +87,7 @@ func (p *pair) settled() {
 
 // formats are those of the store at the Dovecot's end.
 func formats(t *testing.T, test func(t *testing.T, format string)) {
+	t.Parallel()
 	for _, format := range []string{"maildir", "sdbox", "mdbox"} {
 		t.Run(format, func(t *testing.T) {
 			t.Parallel()

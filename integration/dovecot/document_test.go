@@ -130,8 +130,8 @@ func TestDocumentedCommandsOfAMaster(t *testing.T) {
 	for i, command := range commands {
 		m.shell(command)
 		if strings.HasPrefix(command, "dsyncfs mount ") {
-			m.Env.Run("sync", filepath.Join(m.Home, "Mail")).Want(0)
-			m.Env.Run("umount", filepath.Join(m.Home, "Mail")).Want(0)
+			m.shell("dsyncfs sync ~/Mail")
+			m.shell("dsyncfs umount ~/Mail")
 			mail := newAccount(m.Env, "mail", "maildir")
 			m.Must("cp", "-a", filepath.Join(m.Home, "Mail"), mail.maildir().Path)
 			mail.own()

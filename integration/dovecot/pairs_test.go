@@ -15,8 +15,9 @@ import (
 	"dsyncfs/integration/harness"
 )
 
-// pairsCount is how many pairs of mailboxes are merged at once, in each of two states; DSYNCFS_DOVECOT_PAIRS is another number.
-const pairsCount = 250
+// pairsCount is how many pairs of mailboxes are merged at once: in two states and in two roles, more than 500 merges.
+// DSYNCFS_DOVECOT_PAIRS is another number.
+const pairsCount = 130
 
 // pairs are two accounts whose mailboxes differ at random in UIDs, flags, keywords and mails. All their mailboxes are synced in
 // one run, by two Dovecots and by dsyncfs in either role, from the same state.

@@ -2,7 +2,8 @@ package crash
 
 import (
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,22 +32,25 @@ func (b *table) note(v verdict) {
 	b.repairs += len(v.other)
 	b.late += len(v.late)
 	b.back += len(v.back)
+	if b.checks%20 == 0 {
+		fmt.Println(b.summary())
+	}
+}
+
+// summary is the table in a line.
+func (b *table) summary() string {
+	total := 0
+	for _, n := range b.events {
+		total += n
+	}
+	return fmt.Sprintf("%d events and %d checks in %s: %d mails lost, %d doubled, %d other faults, %d flags behind moves, %d expunged mails back (seed %d)",
+		total, b.checks, time.Since(b.start).Round(time.Second), b.lost, b.doubled, b.repairs, b.late, b.back, b.seed)
 }
 
 func (b *table) print(t *testing.T) {
-	var names []string
-	total := 0
-	for name, n := range b.events {
-		names = append(names, name)
-		total += n
-	}
-	sort.Strings(names)
 	var out strings.Builder
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(b.events)) {
 		fmt.Fprintf(&out, "%s %5d\n", name, b.events[name])
 	}
-	took := time.Since(b.start)
-	fmt.Fprintf(&out, "%d events and %d checks in %s: %d mails lost, %d doubled, %d other faults, %d flags behind moves, %d expunged mails back (seed %d)", total, b.checks,
-		took.Round(time.Second), b.lost, b.doubled, b.repairs, b.late, b.back, b.seed)
-	t.Logf("\n%s", out.String())
+	t.Logf("\n%s%s", out.String(), b.summary())
 }

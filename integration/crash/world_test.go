@@ -61,6 +61,17 @@ func newWorld(t testing.TB, seed uint64) *world {
 	return w
 }
 
+// anchor puts a mail into each mailbox that nobody moves or expunges. The guard would rightly stop where somebody removes all
+// mails of a mailbox while no server is there to see it.
+func (w *world) anchor() {
+	r := w.newRand()
+	for _, box := range mailboxes {
+		id, base, m := w.ledger.newMail("nobody", box, r)
+		w.near.store.Deliver(w.t, box, base, "", m)
+		w.ledger.note(id, func(f *fate) { f.delivered = yes })
+	}
+}
+
 // start mounts.
 func (w *world) start() {
 	e, t := w.Env, w.t
@@ -71,6 +82,7 @@ func (w *world) start() {
 	// Both unlink without a witness on and on; the guard has tests of its own.
 	writeFile(t, filepath.Join(w.remote.Home, "config", "dsyncfs", "dsyncfs.toml"), "max_missing = \"100%,1000000\"\n")
 	w.near.store.Create(t, mailboxes...)
+	w.anchor()
 	options := append([]string{
 		"-o", "mail_location=" + w.near.store.Location(), "-o", "max_missing=100%,1000000", "-v",
 	}, w.link.Options(w.remote)...)

@@ -33,7 +33,7 @@ func TestWhatWasSyncedSurvivesPowerCuts(t *testing.T) {
 	w := newPowerWorld(t, seed)
 	table := newTable(seed)
 	defer table.print(t)
-	for i := range number(t, "POWER", 4) {
+	for i := range number(t, "POWER", 3) {
 		e := event{name: "power cut", end: []string{"near", "far", "both"}[i%3]}
 		running := w.startLoad()
 		w.await(time.Duration(w.between(200, 1500)) * time.Millisecond)

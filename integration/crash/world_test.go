@@ -138,9 +138,9 @@ func (w *world) settleAfter(cuts map[string]time.Time) verdict {
 	w.t.Helper()
 	w.await(undecided)
 	w.sync()
+	w.ledger.demote(cuts)
 	w.removeAborted()
 	near, far := w.near.store.Read(w.t), w.far.store.Read(w.t)
-	w.ledger.demote(cuts)
 	v := w.ledger.check(near)
 	for _, d := range harness.Diff(near, far) {
 		v.other = append(v.other, "the sides differ: "+d)

@@ -15,7 +15,7 @@ import (
 type figures struct{ kills, cuts, full, readOnly, nothing int }
 
 func theFigures(t *testing.T) figures {
-	f := figures{kills: number(t, "KILLS", 8), cuts: number(t, "CUTS", 4), full: number(t, "FULL", 2), nothing: number(t, "NOTHING", 0)}
+	f := figures{kills: number(t, "KILLS", 4), cuts: number(t, "CUTS", 2), full: number(t, "FULL", 2), nothing: number(t, "NOTHING", 0)}
 	f.readOnly = (f.full + 4) / 5
 	return f
 }

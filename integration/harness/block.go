@@ -23,6 +23,7 @@ type Block struct {
 	env    *Env
 	server *fuse.Server
 	file   string // the disk, as a file
+	size   int64
 
 	mu      sync.Mutex
 	now     []byte // what a read gives
@@ -53,7 +54,7 @@ func LoopDevices() string {
 // NewBlock makes a new file system of so many bytes in a new directory of that name. It goes away with the test.
 func (e *Env) NewBlock(name string, size int64) *Block {
 	e.TB.Helper()
-	b := &Block{Path: e.Path(name), env: e, now: make([]byte, size), durable: make([]byte, size)}
+	b := &Block{Path: e.Path(name), env: e, size: size, now: make([]byte, size), durable: make([]byte, size)}
 	dir := e.Path(name + ".disk")
 	for _, d := range []string{b.Path, dir} {
 		if err := os.Mkdir(d, 0o700); err != nil {
@@ -166,7 +167,7 @@ type blockFile struct {
 }
 
 func (f *blockFile) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	out.Mode, out.Size = syscall.S_IFREG|0o600, uint64(len(f.b.durable))
+	out.Mode, out.Size = syscall.S_IFREG|0o600, uint64(f.b.size)
 	return 0
 }
 

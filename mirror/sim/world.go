@@ -31,6 +31,7 @@ type world struct {
 	mounted    *replica        // the one that gets mounted in this history
 	tasks      *sync.WaitGroup // of the session under way
 	unseen     bool            // a user removed something that no journal knows of
+	gone       bool            // the slave of the last sync missed a mailbox
 	backup     *replica        // the one that is a backup; nil in most histories
 	calm       bool            // nothing has happened that may undo what users did
 

@@ -231,6 +231,9 @@ func (l *session) act() {
 	if op == "wait" || r.isDead() || op == "rename" && l.w.newGUIDs {
 		return
 	}
+	if len(l.w.replicas) > 2 && slices.Contains([]string{"create", "delete", "recreate"}, op) {
+		return // see Generate
+	}
 	if how == nil {
 		l.note("meanwhile %s of %s", op, r.name)
 	} else {

@@ -117,11 +117,11 @@ func BenchmarkBackup(b *testing.B) {
 	}
 	e.Must("cp", "-a", e.Path("copy"), e.Path("stock"))
 	own(e, e.Path("stock"))
-	d := newDovecot(e, "maildir:"+e.Path("stock"))
+	d := newDovecot(e, "home", "maildir:"+e.Path("stock"), "")
 	if err := os.Mkdir(e.Path("home", "copy"), 0o777); err != nil {
 		b.Fatal(err)
 	}
-	own(e, e.Path("home"))
+	own(e, d.home)
 	stock := d.run("backup", "maildir:"+e.Path("home", "copy"))
 	for _, path := range []string{p.b.Path, e.Path("copy"), e.Path("home", "copy")} {
 		complete(b, path, mails)
@@ -149,7 +149,7 @@ func BenchmarkNothingChanged(b *testing.B) {
 	p.dsyncfs("mirror")
 	p.dsyncfs("mirror")
 	own(e, e.Path("stock"))
-	d := newDovecot(e, "maildir:"+e.Path("stock"))
+	d := newDovecot(e, "home", "maildir:"+e.Path("stock"), "")
 	stock := []string{"sync", "maildir:" + e.Path("home", "copy")}
 	d.run(stock...)
 	d.run(stock...)

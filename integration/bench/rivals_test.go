@@ -13,13 +13,18 @@ import (
 // dovecot is doveadm with the settings that let it work on Maildirs of ours. Run by root it insists on another user, to whom
 // the Maildirs then belong.
 type dovecot struct {
-	env  *harness.Env
-	conf string
+	env        *harness.Env
+	name, conf string
+	home       string
 }
 
-func newDovecot(e *harness.Env, location string) dovecot {
+// newDovecot makes an account with a home of that name. more are settings.
+func newDovecot(e *harness.Env, name, location, more string) dovecot {
 	e.TB.Helper()
-	d := dovecot{e, e.Path("dovecot.conf")}
+	d := dovecot{e, name, e.Path(name + ".conf"), e.Path(name)}
+	if err := os.MkdirAll(d.home, 0o777); err != nil {
+		e.TB.Fatal(err)
+	}
 	user := "mail_uid = " + fmt.Sprint(os.Getuid()) + "\nmail_gid = " + fmt.Sprint(os.Getgid())
 	if os.Getuid() == 0 {
 		user = "mail_uid = nobody\nmail_gid = nogroup"
@@ -38,15 +43,27 @@ namespace inbox {
   inbox = yes
   separator = /
 }
-`, e.Path("run"), user, e.Path("home"), location))
-	own(e, e.Path("home"))
+%[5]s`, e.Path(name+".run"), user, d.home, location, more))
+	own(e, d.home)
 	return d
 }
 
 func (d dovecot) run(args ...string) usage {
 	d.env.TB.Helper()
-	return measure(d.env, append([]string{"env", "USER=bench", "doveadm", "-c", d.conf}, args...)...)
+	return measure(d.env, d.line(args...)...)
 }
+
+// line is the command line of doveadm on the account. One that is the child of another doveadm would take the settings of
+// that from its environment, so nothing else comes in.
+func (d dovecot) line(args ...string) []string {
+	return append([]string{
+		"env", "-i", "PATH=" + os.Getenv("PATH"), "TZ=UTC", "HOME=" + d.home, "USER=" + d.name,
+		"DOVECOT_HOSTNAME=" + d.name, "DOVECOT_HOSTDOMAIN=" + d.name + ".example.org", "doveadm", "-c", d.conf,
+	}, args...)
+}
+
+// server is the command line of its dsync server.
+func (d dovecot) server() []string { return d.line("dsync-server") }
 
 // own gives a directory to the user as whom Dovecot works.
 func own(e *harness.Env, dir string) {

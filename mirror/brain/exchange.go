@@ -24,6 +24,7 @@ type exchange struct {
 	alignment   alignment
 	withContent bool                                                // the own messages are described with their content's hash
 	logVoid     bool                                                // the own log is of no use any more
+	alike       *likeness                                           // this exchange only adopts: see round.adopt
 	aligned     func(after mail.UID) iter.Seq2[mail.Message, error] // the own messages after the alignment; nil: as they are
 
 	requested requests
@@ -106,7 +107,7 @@ func (x *exchange) addDigest() (err error) {
 // run compares the mailbox now that both announcements are known.
 func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	x.theirs = theirs
-	if x.r.h.NoMailSync || x.r.h.Type == item.SyncChanged && !merge.NeedsComparison(x.r.h.Type, x.own.Status, theirs.Status) {
+	if x.r.h.NoMailSync || x.alike == nil && x.r.h.Type == item.SyncChanged && !merge.NeedsComparison(x.r.h.Type, x.own.Status, theirs.Status) {
 		return nil
 	}
 	x.hasBase = !x.own.NoBase && !theirs.NoBase && x.own.UIDValidity == theirs.UIDValidity
@@ -139,6 +140,10 @@ func (x *exchange) chooseAlignment(ctx context.Context) error {
 		return nil
 	}
 	if x.hasBase {
+		return nil
+	}
+	if x.alike != nil {
+		x.alignment = alignOwn
 		return nil
 	}
 	if x.r.stock != nil {
@@ -270,7 +275,7 @@ func (x *exchange) settle(theirs *item.State) error {
 	if theirs.ChangesDuringSync {
 		x.r.out.Desync = true
 	}
-	if x.r.h.DryRun {
+	if x.r.h.DryRun || x.alike != nil {
 		return nil
 	}
 	if x.r.h.NoBackupOverwrite || !x.r.filter().Empty() {
@@ -308,7 +313,9 @@ func (x *exchange) finish() {
 		x.r.out.Changed = true
 	}
 	x.altered.tell(x.r, x.mb.Name())
-	x.r.compared(x.mb.Name())
+	if x.alike == nil {
+		x.r.compared(x.mb.Name())
+	}
 }
 
 // compared counts a mailbox that is done.

@@ -20,6 +20,9 @@ const activeScript = "vendor/vendor.dovecot/pvt/server/sieve/default"
 
 // sendAttributes sends what changed of the mailbox's attributes since the last common state.
 func (x *exchange) sendAttributes(ctx context.Context) error {
+	if x.alike != nil {
+		return x.r.sendNow(&item.EndOfList{})
+	}
 	attrs, err := x.mb.Attributes(ctx, x.base.Local.HighestModSeq)
 	if err != nil {
 		return err
@@ -39,6 +42,9 @@ func (x *exchange) sendAttributes(ctx context.Context) error {
 // sendChanges describes the own messages: with a common state what the log says of older messages and all newer ones,
 // without one every message and every expunge of the log.
 func (x *exchange) sendChanges(ctx context.Context) error {
+	if x.alike != nil {
+		return x.r.sendNow(&item.EndOfList{})
+	}
 	for c, err := range x.changes(ctx) {
 		if err != nil {
 			return err

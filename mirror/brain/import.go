@@ -36,6 +36,15 @@ func (x *exchange) planChanges(ctx context.Context) error {
 		close(x.alignedNow)
 		records = kept
 	}
+	if x.alike != nil && !x.alike.fill {
+		// Only the GUIDs were to be adopted: UIDs that were given out here cannot be given to other mails.
+		for _, err := range records {
+			if err != nil {
+				return err
+			}
+		}
+		return x.incoming.begin(x, merge.Plan{})
+	}
 	planner := merge.NewPlanner(x.planOptions())
 	defer planner.Close()
 	for c, err := range records {
@@ -114,7 +123,7 @@ func (x *exchange) planOptions() merge.Options {
 		o.Mode = merge.OneWay
 	}
 	switch {
-	case r.stock != nil && r.restores(x.mb.Name()):
+	case r.stock != nil && r.restores(x.mb.Name()), x.alike != nil:
 		// What is missing here comes back under the UIDs that it had.
 		o.Absence, o.Tie, o.Aligned = merge.Keep, merge.PreferRemote, merge.Local
 	case r.ours():
@@ -160,6 +169,7 @@ func (x *exchange) align(ctx context.Context, records iter.Seq2[*item.Change, er
 		}
 		kept = append(kept, c)
 	}
+	x.alike.tell(kept)
 	a, err := x.pair(ctx, kept)
 	if err != nil {
 		return nil, err
@@ -247,7 +257,11 @@ func (x *exchange) pair(ctx context.Context, theirs []*item.Change) (merge.Align
 			err = context.Cause(ctx)
 		}
 		e := merge.Entry{UID: m.UID, GUID: m.GUID}
-		if err == nil && x.withContent {
+		switch {
+		case err != nil:
+		case x.alike != nil:
+			e.Content = x.alike.local[m.UID]
+		case x.withContent:
 			e.Content, err = x.contentHash(ctx, m.UID)
 		}
 		if err != nil {

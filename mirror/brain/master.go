@@ -390,6 +390,12 @@ func (r *round) visit(ctx context.Context, box mail.Mailbox) error {
 			return err
 		}
 	}
+	if r.mayBeCopy(box) {
+		var err error
+		if box, err = r.adopt(ctx, box); err != nil {
+			return err
+		}
+	}
 	return r.announce(ctx, box)
 }
 

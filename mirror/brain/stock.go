@@ -116,10 +116,15 @@ func (r *round) fitTree(ctx context.Context, boxes []mail.Mailbox, remote *tree.
 	if r.treeMode() != tree.TwoWay || r.h.DryRun || r.h.Verify {
 		return boxes, nil
 	}
-	if changed, err := r.saveDeleted(ctx, boxes, remote); err != nil || !changed {
+	saved, err := r.saveDeleted(ctx, boxes, remote)
+	if err != nil {
 		return boxes, err
 	}
-	boxes, _, err := r.store.Tree(ctx)
+	renamed, err := r.adoptMailboxes(ctx, boxes, remote)
+	if err != nil || !saved && !renamed {
+		return boxes, err
+	}
+	boxes, _, err = r.store.Tree(ctx)
 	return r.selected(boxes), err
 }
 

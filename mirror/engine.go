@@ -156,7 +156,7 @@ func (e *Engine) Run(ctx context.Context, flush time.Duration) error {
 		}
 	})
 	defer stop()
-	defer l.disconnect()
+	defer func() { l.disconnect(); l.spare.drop() }()
 	for ctx.Err() == nil {
 		l.step(ctx, work)
 	}
@@ -171,11 +171,14 @@ func (e *Engine) Run(ctx context.Context, flush time.Duration) error {
 type loop struct {
 	*Engine
 	master   *brain.Master
+	spare    *spare // for the next round
 	failures int
 	lastFull time.Time
-	hurry    bool // somebody waits for the next round
-	follow   bool // one more look is due after Settle
-	open     bool // the last round left something open, on either side
+	lastLook time.Time // at every mailbox of a remote that does not tell of its changes
+	here     bool      // the round looks only at what changed here
+	hurry    bool      // somebody waits for the next round
+	follow   bool      // one more look is due after Settle
+	open     bool      // the last round left something open, on either side
 }
 
 // last tells what was not told yet, or was under way when the last round looked: a change is journaled before it is done.
@@ -186,6 +189,7 @@ func (l *loop) last(ctx context.Context) {
 	if l.master != nil && !l.master.Woken() && l.push(ctx, reason{}) {
 		return
 	}
+	l.here = true
 	l.round(ctx, l.request)
 }
 
@@ -224,12 +228,16 @@ func (l *loop) byRound(work context.Context, why reason) {
 		req.Type = item.SyncFull // a Dovecot does not tell what came to it from a third place by dsync
 	}
 	l.hurry = why.request != nil
+	l.here = why.local && !why.full && why.request == nil && time.Since(l.lastLook) < l.timing.Poll
 	out, err := l.round(work, req)
 	if why.request != nil {
 		why.request.done <- syncResult{out, err}
 	}
 	if err != nil {
 		return
+	}
+	if !l.here {
+		l.lastLook = time.Now()
 	}
 	if why.full || why.request != nil {
 		l.lastFull = time.Now()
@@ -372,19 +380,35 @@ func (l *loop) rounds(ctx context.Context, req brain.Request) (total brain.Outco
 }
 
 func (l *loop) one(ctx context.Context, req brain.Request) (brain.Outcome, error) {
-	if err := l.connect(ctx); err != nil {
-		return brain.Outcome{}, err
-	}
-	l.master.Hurry = l.hurry
 	mark := l.witness.begin()
-	out, err := l.pair.roundWith(ctx, l.master, req)
+	out, err := l.onConnection(ctx, req)
 	if err != nil {
 		return out, err
 	}
 	if !l.master.Live() {
+		if l.master.Stock() {
+			l.spare = l.pair.newSpare(ctx)
+		}
 		l.disconnect()
 	}
 	return out, l.witness.end(mark)
+}
+
+// onConnection makes one round on a connection, and on a new one if that which was made ahead turns out to be lost.
+func (l *loop) onConnection(ctx context.Context, req brain.Request) (out brain.Outcome, err error) {
+	for ahead := true; ahead; {
+		if ahead, err = l.connect(ctx); err != nil {
+			return brain.Outcome{}, err
+		}
+		l.master.Hurry, l.master.Here = l.hurry, l.here
+		out, err = l.pair.roundWith(ctx, l.master, req)
+		if err == nil || !ahead || !l.master.Lost() {
+			break
+		}
+		l.log.Debug("the connection made ahead was lost", "err", err)
+		l.disconnect()
+	}
+	return out, err
 }
 
 // push tells the other side what changed here. Not done: it takes a round.
@@ -430,16 +454,22 @@ func (l *loop) accept(ctx context.Context) (agreed bool) {
 	return err == nil && verdict == brain.Taken
 }
 
-func (l *loop) connect(ctx context.Context) error {
+// connect makes a connection unless there is one. ahead says that it was made some time ago and may be lost.
+func (l *loop) connect(ctx context.Context) (ahead bool, err error) {
 	if l.master != nil {
-		return nil
+		return false, nil
+	}
+	l.master = l.spare.take()
+	l.spare = nil
+	if l.master != nil {
+		return true, nil
 	}
 	peer, err := l.pair.Dial(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	l.master = brain.NewMaster(peer, l.pair.Options)
-	return nil
+	return false, nil
 }
 
 // lost gives up the connection after an error.

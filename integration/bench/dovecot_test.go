@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -107,4 +108,69 @@ func BenchmarkDovecotNothingChanged(b *testing.B) {
 	for _, r := range roles[1:] {
 		atMost("nothing changed: "+r.name+": time / two Dovecots", ratio(r.best, roles[0].best), 1.2)
 	}
+}
+
+// BenchmarkDovecotMount writes mails through a mount and waits until clients of the Dovecot at the other end see them: one
+// that asks all the time, and one in IDLE. A Dovecot lets half a second pass before it tells the latter (dovecot 2.3
+// mailbox-watch.c: NOTIFY_DELAY_MSECS), which is measured with mails that come by IMAP and taken off.
+func BenchmarkDovecotMount(b *testing.B) {
+	const times = 30
+	e := harness.New(b)
+	m := fill(b, e.Maildir("ours"), 200)
+	d := newDovecot(e, "dovecot", "maildir:~/Maildir", imapSettings(e, "dovecot"))
+	address := d.serve()
+	mount := e.Mount("mnt", []string{"-o", "mail_location=" + m.Location()}, d.server()...)
+	asking, idling := dial(b, address), dial(b, address)
+	e.Eventually("the mails are there", time.Minute, func() error {
+		if n := asking.exists("SELECT INBOX"); n < 20 {
+			return fmt.Errorf("%d mails", n)
+		}
+		return nil
+	})
+	have := idling.exists("SELECT INBOX")
+	idling.send("i1 IDLE")
+	idling.until("+")
+
+	next := func(put func(i int) time.Time, i int) (asked, told time.Duration) {
+		time.Sleep(2 * time.Second) // what the mail before has caused is over then
+		have++
+		start := put(i)
+		seen := make(chan time.Duration, 1)
+		go func() {
+			idling.until(fmt.Sprintf("* %d EXISTS", have))
+			seen <- time.Since(start)
+		}()
+		for asking.exists("NOOP") < have {
+			time.Sleep(time.Millisecond)
+		}
+		return time.Since(start), <-seen
+	}
+	var own, asked, told []time.Duration
+	for i := range 5 {
+		_, t := next(func(i int) time.Time { asking.append(harness.Note(fmt.Sprint("by IMAP ", i))); return time.Now() }, i)
+		own = append(own, t)
+	}
+	time.Sleep(2 * time.Second)
+	for i := range times {
+		a, t := next(func(i int) time.Time {
+			mail := harness.Note(fmt.Sprint("through the mount ", i))
+			mount.Deliver(b, "INBOX", harness.UniqueName("mount", i, mail), "", mail)
+			return time.Now()
+		}, i)
+		asked, told = append(asked, a), append(told, t)
+	}
+	delay := quantile(own, 0.5)
+	note("a mail through the mount, seen in the Dovecot: median", seconds(quantile(asked, 0.5)))
+	note("  by a client in IDLE: median", seconds(quantile(told, 0.5)))
+	note("  Dovecot's own delay of IDLE: median", seconds(delay))
+	atMost("seen in the Dovecot: median, in units of 300 ms", quantile(asked, 0.5).Seconds()/0.3, 1)
+	atMost("seen in the Dovecot: p99, in units of 300 ms", quantile(asked, 0.99).Seconds()/0.3, 1)
+	atMost("seen in IDLE, without that delay: median, of 300 ms", (quantile(told, 0.5)-delay).Seconds()/0.3, 1)
+	atMost("seen in IDLE, without that delay: p99, of 300 ms", (quantile(told, 0.99)-delay).Seconds()/0.3, 1)
+	e.Run("umount", mount.Path).Want(0)
+}
+
+func quantile(all []time.Duration, q float64) time.Duration {
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[min(len(sorted)-1, int(q*float64(len(sorted))))]
 }

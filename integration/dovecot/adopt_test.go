@@ -62,20 +62,20 @@ func (p *pair) joined(want string) {
 			p.t.Errorf("%s has\n%s\nwant\n%s", a.name, got, want)
 		}
 	}
-	ours, theirs := identities(p.ours), identities(p.dove)
+	ours, theirs := whatIsThere(p.ours), whatIsThere(p.dove)
 	if ours != theirs {
 		p.t.Errorf("ours:\n%s\ntheirs:\n%s", ours, theirs)
 	}
 	for _, args := range [][]string{{"mirror"}, {"-f", "mirror"}} {
 		p.clean(args...)
-		if a, b := identities(p.ours), identities(p.dove); a != ours || b != theirs {
+		if a, b := whatIsThere(p.ours), whatIsThere(p.dove); a != ours || b != theirs {
 			p.t.Errorf("dsyncfs %v changed something:\n%s\n%s", args, a, b)
 		}
 	}
 }
 
-// identities is a view without what mbsync's line changes.
-func identities(a *account) string {
+// whatIsThere is a view without what mbsync's line changes.
+func whatIsThere(a *account) string {
 	var out []string
 	for _, line := range a.view() {
 		line, _, _ = strings.Cut(line, " size ")
@@ -104,9 +104,9 @@ func TestAnMbsyncCopyIsAdopted(t *testing.T) {
 	formats(t, func(t *testing.T, format string) {
 		p := filledByDovecot(t, format, 24)
 		p.mbsync()
-		before := identities(p.dove)
+		before := whatIsThere(p.dove)
 		p.joined(counts(p.dove))
-		if after := identities(p.dove); after != before {
+		if after := whatIsThere(p.dove); after != before {
 			t.Errorf("the Dovecot had\n%s\nand has\n%s", before, after)
 		}
 	})
@@ -159,10 +159,45 @@ func TestAPlainCopyOfTheFilesIsAdopted(t *testing.T) {
 	p.Must("cp", "-a", p.dove.maildir().Path, p.ours.maildir().Path)
 	p.Must("sh", "-c", "find "+p.ours.maildir().Path+" -name 'dovecot*' -delete")
 	p.ours.own()
-	before := identities(p.dove)
+	before := whatIsThere(p.dove)
 	p.joined(counts(p.dove))
 	same(t, p.ours, p.dove)
-	if after := identities(p.dove); after != before {
+	if after := whatIsThere(p.dove); after != before {
 		t.Errorf("the Dovecot had\n%s\nand has\n%s", before, after)
+	}
+}
+
+// An adoption that breaks off is taken up again by the next run, wherever it was: no mail is lost or there twice.
+func TestAdoptionIsCut(t *testing.T) {
+	p := filledByDovecot(t, "maildir", 12)
+	p.mbsync()
+	files, err := filepath.Glob(p.ours.maildir().Path + "/cur/*")
+	must(t, err)
+	must(t, os.Remove(files[1]))
+	p.ours.save("INBOX", note("here"))
+	p.dove.save("INBOX", note("there"))
+	p.Must("sh", "-c", "cd "+p.Dir+" && tar cf before.tar ours dove")
+	cut := func(direction string, n int) {
+		words := append([]string{"-o", "mail_location=" + p.ours.maildir().Location(), "mirror"}, p.through(direction, n, p.dove.server())...)
+		p.Run(words...)
+		p.ours.own()
+	}
+	cut("up", 0)
+	want := counts(p.dove)
+	items := map[string]int{"up": p.counted("up"), "down": p.counted("down")}
+	for direction, n := range items {
+		for _, place := range []int{n / 3, n * 2 / 5, n / 2, n * 3 / 5, n * 4 / 5} {
+			p.Must("sh", "-c", "cd "+p.Dir+" && rm -rf ours dove state && tar xf before.tar")
+			cut(direction, place)
+			p.run("mirror").Want(0)
+			for _, a := range []*account{p.ours, p.dove} {
+				if got := counts(a); got != want {
+					t.Errorf("cut %s after item %d of %d: %s has\n%s\nwant\n%s", direction, place, n, a.name, got, want)
+				}
+			}
+			if a, b := whatIsThere(p.ours), whatIsThere(p.dove); a != b {
+				t.Errorf("cut %s after item %d of %d: ours:\n%s\ntheirs:\n%s", direction, place, n, a, b)
+			}
+		}
 	}
 }

@@ -29,6 +29,11 @@ type Master struct {
 	pushed *item.Mailbox
 	// Hurry: the next round decides at once what became of mails that just vanished, as somebody waits for it.
 	Hurry bool
+	// Here: the next round leaves out mailboxes in which nothing happened here, with a slave that has to be asked about each.
+	Here bool
+
+	begun bool // a round was
+	lost  bool // see Lost
 }
 
 // NewMaster takes over the Peer.
@@ -37,8 +42,20 @@ func NewMaster(p Peer, o Options) *Master {
 	return &Master{o: &o, c: c, link: link{o: &o, c: c, master: true}}
 }
 
-// Close ends the connection.
-func (m *Master) Close() error { return m.c.close() }
+// Close ends the connection. To a Dovecot that was not used it says so: else that takes it for an error.
+func (m *Master) Close() error {
+	if !m.begun && m.c.isStock() {
+		_ = m.c.send(&item.Done{})
+		_ = m.c.flush()
+	}
+	return m.c.close()
+}
+
+// Stock reports whether the other side is no dsyncfs.
+func (m *Master) Stock() bool { return m.c.isStock() }
+
+// Lost reports whether the last round failed because the connection was gone before the other side heard of it.
+func (m *Master) Lost() bool { return m.lost }
 
 // Live reports whether another round can follow on this connection; known after the first.
 func (m *Master) Live() bool { return m.live }
@@ -100,6 +117,7 @@ func (m *Master) Push(ctx context.Context, s store.Store) (Verdict, Outcome, err
 // Round carries out one round with s as the local store. The Outcome counts also when there is an error: what was done
 // before it stays done.
 func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome, error) {
+	m.begun = true
 	req.Hostname = m.o.Hostname
 	req.SendMailRequests = true
 	req.Dsyncfs, req.Live, req.Hurry, req.Epoch = extension, m.o.Live, m.Hurry, s.Epoch()
@@ -108,11 +126,13 @@ func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome
 	}
 	r := &round{
 		Options: m.o, h: &req, master: true, dir: directionOf(&req, true), store: s, c: m.c,
-		newBases: make(map[mail.MailboxGUID]store.State), hurry: m.Hurry, thorough: req.Type == item.SyncFull,
+		newBases: make(map[mail.MailboxGUID]store.State), hurry: m.Hurry, here: m.Here, thorough: req.Type == item.SyncFull,
 	}
 	err := m.run(ctx, r)
 	m.c.woken = false // a wake that came in was sent before the slave heard of this round, which looks at everything anyway
 	if err != nil {
+		var sending *sendError
+		m.lost = r.peer == nil && (errors.As(err, &sending) || errors.Is(err, io.ErrUnexpectedEOF))
 		err = m.c.explain(r.reason(ctx, err))
 		return r.out, r.saveBases(context.WithoutCancel(ctx), err)
 	}
@@ -386,6 +406,9 @@ func (r *round) settled(box mail.Mailbox) bool {
 // visit compares a mailbox, or hears that there is no need to.
 func (r *round) visit(ctx context.Context, box mail.Mailbox) error {
 	if r.untouched(box) {
+		if r.here {
+			return nil
+		}
 		if quiet, err := r.glance(ctx, box); err != nil || quiet {
 			return err
 		}

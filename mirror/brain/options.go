@@ -109,6 +109,7 @@ type round struct {
 	peer   *item.Handshake // what the other side said
 	master bool
 	hurry  bool // see Master.Hurry
+	here   bool // see Master.Here
 	dir    direction
 	store  store.Store
 	c      *conversation

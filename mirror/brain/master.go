@@ -455,6 +455,9 @@ func (r *round) announce(ctx context.Context, box mail.Mailbox) error {
 		}
 		return nil
 	}
+	if err := x.checkInboxWhole(theirs); err != nil {
+		return err
+	}
 	return x.run(ctx, theirs)
 }
 

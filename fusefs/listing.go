@@ -119,34 +119,42 @@ func (f *fileSystem) loadNames(d *directory, fd int) error {
 	if done {
 		return nil
 	}
-	var found []dirent
-	if err := readNames(fd, func(e dirent) { found = append(found, e) }); err != nil {
-		return err
+	// Nobody uses the directory before its names are complete: they come in blocks, so that a large one takes no memory twice
+	// and others are answered between the blocks.
+	names := inode.NewDir(d.id, baseOf)
+	block := make([]dirent, 0, 1024)
+	enter := func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for _, e := range block {
+			f.enterFound(names, e)
+		}
+		block = block[:0]
 	}
+	err := readNames(fd, func(e dirent) {
+		if block = append(block, e); len(block) == cap(block) {
+			enter()
+		}
+	})
+	enter()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !d.isMail() {
-		return nil
+	if err != nil || !d.isMail() {
+		f.leaveAll(d, names)
+		return err
 	}
-	d.names = inode.NewDir(d.id, baseOf)
-	d.known = nil
-	for _, e := range found {
-		f.enterFound(d, e)
-	}
+	d.names, d.known = names, nil
 	return nil
 }
 
-// enterFound adds what a scan found to a mail directory. The caller holds mu.
-func (f *fileSystem) enterFound(d *directory, e dirent) inode.ID {
+// enterFound adds what a scan found to the names of a mail directory. The caller holds mu.
+func (f *fileSystem) enterFound(d *inode.Dir, e dirent) {
 	id, n := f.table.ByIno(e.ino)
 	if n == nil {
 		id = f.table.New()
 		f.table.Get(id).SetType(e.ino, e.typ)
-	} else if f.table.HasName(id, d.id, e.name) {
-		f.table.DropName(id, d.id, e.name) // named there while the directory was plain
 	}
-	f.table.Enter(d.names, e.name, id)
-	return id
+	f.table.Enter(d, e.name, id)
 }
 
 // fetchAttr stats a mail whose attributes are not in memory. The caller holds mu; the call is a single stat.

@@ -9,8 +9,7 @@ import (
 type Dir struct {
 	id    ID
 	key   func(name string) string
-	names map[string]ID
-	more  map[string][]ID // further nodes with a key that is in names
+	names keys // a node for each of its names
 	order []slot
 	dead  int // slots of order without a node
 	last  uint32
@@ -24,7 +23,7 @@ type slot struct {
 // NewDir makes the empty table of directory id. key returns the part of a name that a rename of the same mail keeps (a
 // prefix of it, so that the two share their memory).
 func NewDir(id ID, key func(string) string) *Dir {
-	return &Dir{id: id, key: key, names: map[string]ID{}}
+	return &Dir{id: id, key: key}
 }
 
 // ID returns the directory's node.
@@ -35,46 +34,26 @@ func (d *Dir) Len() int { return len(d.order) - d.dead }
 
 // Find returns the node of exactly that name, 0 if there is none.
 func (t *Table) Find(d *Dir, name string) ID {
-	key := d.key(name)
-	id := d.names[key]
-	if id == 0 || t.HasName(id, d.id, name) {
-		return id
-	}
-	for _, id := range d.more[key] {
-		if t.HasName(id, d.id, name) {
-			return id
-		}
-	}
-	return 0
+	return d.names.find(d.key(name), func(id ID) bool { return t.HasName(id, d.id, name) })
 }
 
 // FindKey returns a node whose name has the key, and that name.
 func (t *Table) FindKey(d *Dir, key string) (ID, string) {
-	id := d.names[key]
-	if id == 0 {
-		return 0, ""
-	}
-	l, _ := t.link(id, func(l Link) bool { return l.Dir == d.id && d.key(l.Name) == key })
-	return id, l.Name
+	var found Link
+	id := d.names.find(key, func(id ID) (ok bool) {
+		found, ok = t.link(id, func(l Link) bool { return l.Dir == d.id && d.key(l.Name) == key })
+		return ok
+	})
+	return id, found.Name
 }
 
 // Others reports whether a name of the same key but not this one is in d.
 func (t *Table) Others(d *Dir, name string) bool {
 	key := d.key(name)
-	id, ok := d.names[key]
-	if !ok {
-		return false
-	}
-	n := 0
-	for _, id := range append([]ID{id}, d.more[key]...) {
-		t.link(id, func(l Link) bool {
-			if l.Dir == d.id && l.Name != name && d.key(l.Name) == key {
-				n++
-			}
-			return false
-		})
-	}
-	return n > 0
+	return 0 != d.names.find(key, func(id ID) bool {
+		_, ok := t.link(id, func(l Link) bool { return l.Dir == d.id && l.Name != name && d.key(l.Name) == key })
+		return ok
+	})
 }
 
 // Enter puts the node into d under name, at the end of the listing. A name that is there already is given to the node.
@@ -92,15 +71,7 @@ func (t *Table) Enter(d *Dir, name string, id ID) {
 
 func (t *Table) insert(d *Dir, l Link, id ID) {
 	t.addLink(id, l)
-	key := d.key(l.Name)
-	if _, taken := d.names[key]; !taken {
-		d.names[key] = id
-		return
-	}
-	if d.more == nil {
-		d.more = map[string][]ID{}
-	}
-	d.more[key] = append(d.more[key], id)
+	d.names.add(d.key(l.Name), id)
 }
 
 // Leave takes name out of d and returns the node that had it, 0 if none had.
@@ -117,26 +88,11 @@ func (t *Table) Leave(d *Dir, name string) ID {
 	return id
 }
 
-// remove takes the name from node and map and returns its position.
+// remove takes the name from node and index and returns its position.
 func (t *Table) remove(d *Dir, name string, id ID) uint32 {
 	l, _ := t.link(id, func(l Link) bool { return l.Dir == d.id && l.Name == name })
 	t.DropName(id, d.id, name)
-	key := d.key(name)
-	rest := d.more[key]
-	if d.names[key] == id {
-		if len(rest) == 0 {
-			delete(d.names, key)
-			return l.pos
-		}
-		d.names[key], rest = rest[0], rest[1:]
-	} else if i := slices.Index(rest, id); i >= 0 {
-		rest = slices.Delete(slices.Clone(rest), i, i+1)
-	}
-	if len(rest) == 0 {
-		delete(d.more, key)
-	} else {
-		d.more[key] = rest
-	}
+	d.names.remove(d.key(name), id)
 	return l.pos
 }
 

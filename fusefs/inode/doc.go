@@ -6,7 +6,7 @@
 // a restart. The [ID] by which the kernel and the daemon talk of an inode is a slot of the table; it is reused only after
 // the kernel has forgotten it. A name that a mail no longer has shows a number of its own ([AliasNumber]).
 //
-// Size. A mail costs one [Node] (88 bytes), its name, one slot of its directory's map and 8 bytes of its listing: below
+// Size. A mail costs one [Node] (88 bytes), its name, 11 to 21 bytes of its directory's index and 8 of its listing: below
 // 200 bytes. Everything else (hard links beyond the first name, two files of one base name) is kept aside.
 //
 // Listing. Every name of a mail directory has a position, given once and never again. A listing is the names in the order

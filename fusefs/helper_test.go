@@ -18,20 +18,21 @@ import (
 
 // helpers are what tests let another process do.
 var helpers = map[string]func(args []string) error{
-	"deliver":          helpDeliver,
-	"fill":             helpFill,
-	"rename-and-check": helpRenameAndCheck,
-	"flip-flags":       helpFlipFlags,
-	"list-exactly":     helpListExactly,
-	"xattrs":           helpXattrs,
-	"mmap":             helpMmap,
-	"locks":            helpLocks,
-	"tmpfile":          helpTmpfile,
-	"rewrite":          helpRewrite,
-	"churn":            helpChurn,
-	"serve":            helpServe,
-	"workload":         helpWorkload,
-	"fstest":           func(args []string) error { return fstest.Check(args[0], args[1]) },
+	"deliver":             helpDeliver,
+	"fill":                helpFill,
+	"rename-and-check":    helpRenameAndCheck,
+	"flip-flags":          helpFlipFlags,
+	"list-exactly":        helpListExactly,
+	"list-while-renaming": helpListWhileRenaming,
+	"xattrs":              helpXattrs,
+	"mmap":                helpMmap,
+	"locks":               helpLocks,
+	"tmpfile":             helpTmpfile,
+	"rewrite":             helpRewrite,
+	"churn":               helpChurn,
+	"serve":               helpServe,
+	"workload":            helpWorkload,
+	"fstest":              func(args []string) error { return fstest.Check(args[0], args[1]) },
 }
 
 // helpDeliver delivers mails: root, number, "rename" or "link".

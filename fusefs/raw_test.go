@@ -359,6 +359,8 @@ func TestMergeFlags(t *testing.T) {
 		{"a:2,Sac", "a:2,Sab", "a:2,Sb", "a:2,Sc"},
 		{"a:2,S,rest", "a:2,", "a:2,R", "a:2,RS,rest"},
 		{"a", "a:2,", "a:2,", "a:2,"},
+		{"a:2,FS", "a:2,S", "a:2,PS", "a:2,FPS"},
+		{"a:2,FPX", "a:2,PX", "a:2,PY", "a:2,FPY"},
 	} {
 		if got := fusefs.MergeFlags(c.current, c.stale, c.wanted); got != c.merged {
 			t.Errorf("current %s, %s to %s: %s, want %s", c.current, c.stale, c.wanted, got, c.merged)
@@ -379,7 +381,7 @@ func TestMergedFlagChangesCommute(t *testing.T) {
 			}
 			return string(out)
 		}
-		first, second := "DFa", "RSb"
+		first, second := "DFPa", "RSb"
 		start := "m:2," + subset(first, "start") + subset(second, "start")
 		start = fusefs.MergeFlags(start, "m:2,", "m:2,")
 		strip := func(flags, set string) string {

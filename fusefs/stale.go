@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	"dsyncfs/fusefs/inode"
@@ -207,7 +208,8 @@ func (f *fileSystem) dropAlias(id inode.ID) {
 }
 
 // mergeFlags returns the name that a mail gets when a program that knows it as stale names it wanted while it is called
-// current: current, and what the program added, without what it removed. Letters of keywords and flags alike.
+// current: current, and what the program added, without what it removed. Flags, keywords and letters that mean something to other
+// programs only (P, passed, of notmuch and mutt) alike.
 func mergeFlags(current, stale, wanted string) string {
 	c, _ := mail.ParseFileName(current)
 	s, _ := mail.ParseFileName(stale)
@@ -218,5 +220,17 @@ func mergeFlags(current, stale, wanted string) string {
 	c.Flags &^= s.Flags &^ w.Flags
 	c.Letters = c.Letters | w.Letters&^s.Letters
 	c.Letters &^= s.Letters &^ w.Letters
+	c.Other = without(c.Other, without(s.Other, w.Other))
+	c.Other += without(without(w.Other, s.Other), c.Other)
 	return c.String()
+}
+
+// without returns the letters of a that are not in b.
+func without(a, b string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune(b, r) {
+			return -1
+		}
+		return r
+	}, a)
 }

@@ -36,6 +36,10 @@ rsync rsync
 /usr/sbin/mkfs.ext4 e2fsprogs
 /usr/sbin/losetup mount
 strace strace
+unshare util-linux
+mutt mutt
+aerc aerc
+procmail procmail
 '
 
 missing_packages() {

@@ -66,7 +66,7 @@ func TestProcmailMuttAndAercOnTheMount(t *testing.T) {
 	})
 
 	muttrc := m.Path("muttrc")
-	must(t, os.WriteFile(muttrc, []byte("set mbox_type=Maildir\nset quit=yes\nset mark_old=no\nset sleep_time=0\nset move=no\nset header_cache=\"\"\n"), 0o600))
+	must(t, os.WriteFile(muttrc, fmt.Appendf(nil, "set folder=%s\nset mbox_type=Maildir\nset delete=no\nset quit=yes\nset mark_old=no\nset sleep_time=0\nset move=no\nset header_cache=\"\"\n", m.mount.Path), 0o600))
 	m.Must("env", "TERM=vt100", "script", "-qec",
 		fmt.Sprintf(`mutt -n -F %s -f '%s' -e 'push "<tag-pattern>~A<enter><tag-prefix><set-flag>!<sync-mailbox><quit>"'`, muttrc, m.mount.Path), m.Path("typescript"))
 	if n := flagged(m.mount.Maildir); n != total {
@@ -122,7 +122,7 @@ func TestNeomuttAndNotmuchOnTheSameMails(t *testing.T) {
 		if round == 0 {
 			m.Must("notmuch", "tag", "-unread", "--", "*")
 		} else {
-			m.Must("notmuch", "tag", "+flagged", "+passed", "--", "*")
+			m.Must("notmuch", "tag", "+flagged", "+draft", "--", "*")
 		}
 		m.Eventually("neomutt has written the flags of all", time.Minute, func() error {
 			for _, msg := range m.mount.Read(t).Mailboxes["INBOX"].Messages {
@@ -137,8 +137,8 @@ func TestNeomuttAndNotmuchOnTheSameMails(t *testing.T) {
 		m.mount.Holds(t, want)
 	}
 	for _, msg := range m.mount.Read(t).Mailboxes["INBOX"].Messages {
-		if msg.Flags != "FPRS" {
-			t.Errorf("%s: flags %q after both set theirs, want FPRS", msg.Path, msg.Flags)
+		if msg.Flags != "DFRS" {
+			t.Errorf("%s: flags %q after both set theirs, want DFRS", msg.Path, msg.Flags)
 		}
 	}
 	// notmuch knows where each mail is: it opens those that it finds.

@@ -26,7 +26,7 @@ TIMEOUT ?= 30m
 UNITS = $$($(GO) list ./... | grep -v /integration)
 
 .DEFAULT_GOAL := build
-.PHONY: help build setup demo demo-clean test check unit race sim mutants integration crash soak lint bench fuzz install clean
+.PHONY: help build setup demo demo-clean test check unit race sim mutants integration crash soak lint bench fstest fuzz install clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -79,6 +79,9 @@ soak: setup ## a mirror with everything around it for TIME: what it takes, and w
 
 bench: setup ## speed and memory beside cp, doveadm and mbsync, as ratios within one run
 	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -timeout 60m ./integration/bench | grep -v '^Benchmark'
+
+fstest: build ## a mount under stress-ng, fio and, if PJDFSTEST names a built checkout, pjdfstest (needs root)
+	@integration/fstest.sh $(PJDFSTEST)
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for pkg in $$($(GO) list ./...); do \

@@ -5,6 +5,7 @@
 #   setup.sh            all of it
 #   setup.sh programs   only the programs
 #   setup.sh corpus     only the corpus; prints the directory it is in
+#   setup.sh stress     what fstest.sh uses
 #
 # As root, missing packages are installed; any other user is told what is missing. Quick when nothing is missing.
 # The corpus is kept in $DSYNCFS_TEST_CACHE, by default dsyncfs-test in the user's cache directory.
@@ -42,8 +43,15 @@ aerc aerc
 procmail procmail
 '
 
+# STRESS are those of fstest.sh alone.
+STRESS='
+fio fio
+stress-ng stress-ng
+prove perl
+'
+
 missing_packages() {
-	echo "$PROGRAMS" | while read -r program package; do
+	echo "$1" | while read -r program package; do
 		[ -n "$program" ] || continue
 		command -v "$program" >/dev/null 2>&1 || echo "$package"
 	done | sort -u | tr '\n' ' '
@@ -61,11 +69,11 @@ install() {
 }
 
 programs() {
-	missing=$(missing_packages)
+	missing=$(missing_packages "$1")
 	[ -n "$missing" ] || return 0
 	# shellcheck disable=SC2086 # a list of words
 	install $missing
-	missing=$(missing_packages)
+	missing=$(missing_packages "$1")
 	if [ -n "$missing" ]; then
 		echo "setup.sh: still missing after installation: $missing" >&2
 		exit 1
@@ -96,11 +104,12 @@ corpus() {
 }
 
 case ${1:-all} in
-all) programs && corpus >/dev/null ;;
-programs) programs ;;
+all) programs "$PROGRAMS" && corpus >/dev/null ;;
+programs) programs "$PROGRAMS" ;;
+stress) programs "$STRESS" ;;
 corpus) corpus ;;
 *)
-	echo "usage: setup.sh [programs|corpus]" >&2
+	echo "usage: setup.sh [programs|corpus|stress]" >&2
 	exit 64
 	;;
 esac

@@ -15,7 +15,8 @@ TIME ?= 1h
 # Histories of the simulation, and the first seed.
 SEEDS ?= 2000
 SEED ?= 1
-# Which figures: Backup, NothingChanged, Scaling, LargeMail, EqualMails; DovecotBackup, DovecotNothingChanged, DovecotMount.
+# Which figures: Mount, Live, Sustained, CommitRemote, Backup, NothingChanged, Scaling, LargeMail, EqualMails; DovecotBackup,
+# DovecotNothingChanged, DovecotMount.
 BENCH ?= .
 # Given to every `go test`; CI says -v, to see what was skipped.
 TESTFLAGS ?=

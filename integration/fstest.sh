@@ -8,7 +8,7 @@ set -eu
 
 SECONDS_EACH=${SECONDS_EACH:-2}
 STRESSORS='access chmod chown copy-file dentry dir dirdeep dirmany fallocate filename flock fpunch fstat getdent hdd lease
-link locka lockf lockofd mknod mmap msync open rename seek symlink sync-file touch unlink utime xattr'
+link locka lockf lockofd mknod mmap msync open rename seek symlink sync-file touch utime xattr'
 
 [ "$(id -u)" = 0 ] || { echo "fstest.sh: needs root" >&2; exit 77; }
 here=$(cd "$(dirname "$0")" && pwd)

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -100,7 +101,7 @@ func (m *mounted) aerc(use func(keys *harness.Session)) {
 // unread again, none is lost, and neither program misses one.
 func TestNeomuttAndNotmuchOnTheSameMails(t *testing.T) {
 	t.Parallel()
-	const mails = 60
+	const mails = 150
 	m := prepareMount(t)
 	m.a.Create(t, "INBOX")
 	for i, mail := range harness.Mails(t, mails) {
@@ -115,10 +116,17 @@ func TestNeomuttAndNotmuchOnTheSameMails(t *testing.T) {
 	rc := m.Path("neomuttrc")
 	must(t, os.WriteFile(rc, fmt.Appendf(nil, "set folder=%s\nset header_cache=\"\"\nset mark_old=no\nset quit=yes\nset sleep_time=0\nset delete=no\n", m.mount.Path), 0o600))
 	for round, flag := range []struct{ set, letter string }{{"!", "F"}, {"r", "R"}} {
-		mutt := m.Terminal(fmt.Sprintf(`neomutt -n -F %s -f '%s'`, rc, m.mount.Path))
-		m.Eventually("neomutt shows the mailbox", time.Minute, func() error { return mutt.Says(fmt.Sprintf("Msgs:%d", mails)) })
-		// neomutt knows the names as they are now; notmuch changes them all while neomutt writes its own.
-		mutt.Type("T~A\r;w" + flag.set + "$")
+		mutt := m.Terminal(fmt.Sprintf(`neomutt -n -F %s -f '%s' -e 'push "<tag-pattern>~A<enter><tag-prefix><set-flag>%s<sync-mailbox>"'`,
+			rc, m.mount.Path, flag.set))
+		// neomutt looks at the names when it begins to write (before, it takes the flags in them for its own to overwrite, on
+		// any Maildir); notmuch then changes them all by the names of its database, which are older still.
+		m.Eventually("neomutt has begun to write", time.Minute, func() error {
+			found, err := filepath.Glob(filepath.Join(m.mount.Path, "cur", "*:2,*"+flag.letter+"*"))
+			if err == nil && len(found) == 0 {
+				err = errors.New("no mail has its flag")
+			}
+			return err
+		})
 		if round == 0 {
 			m.Must("notmuch", "tag", "-unread", "--", "*")
 		} else {

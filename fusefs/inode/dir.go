@@ -50,10 +50,11 @@ func (t *Table) FindKey(d *Dir, key string) (ID, string) {
 // Others reports whether a name of the same key but not this one is in d.
 func (t *Table) Others(d *Dir, name string) bool {
 	key := d.key(name)
-	return 0 != d.names.find(key, func(id ID) bool {
+	id := d.names.find(key, func(id ID) bool {
 		_, ok := t.link(id, func(l Link) bool { return l.Dir == d.id && l.Name != name && d.key(l.Name) == key })
 		return ok
 	})
+	return id != 0
 }
 
 // Enter puts the node into d under name, at the end of the listing. A name that is there already is given to the node.

@@ -18,6 +18,7 @@ pjdfstest=${1:+$(cd "$1" && pwd)}
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/dsyncfs-fstest.XXXXXX")
 chmod 755 "$dir"
+cd "$dir" # fio leaves its state where it runs
 export HOME="$dir" XDG_STATE_HOME="$dir/state" XDG_CONFIG_HOME="$dir/config" XDG_RUNTIME_DIR="$dir"
 finish() {
 	cd /

@@ -27,7 +27,7 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 	var remote *tree.Tree
 	if r.master || r.stock != nil {
 		// A stock peer does not wait, and the master of two dsyncfs does.
-		if remote, err = r.receiveTree(ctx); err != nil {
+		if remote, err = r.receiveTree(ctx, boxes); err != nil {
 			return err
 		}
 		if r.stock != nil {
@@ -45,7 +45,7 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 			boxes = withoutUnusedInbox(boxes)
 		}
 		if err = r.sendTree(boxes, deletions, sep, nil); err == nil {
-			remote, err = r.receiveTree(ctx)
+			remote, err = r.receiveTree(ctx, boxes)
 		}
 	}
 	if err != nil {
@@ -195,7 +195,7 @@ func (r *round) sendTree(boxes []mail.Mailbox, deletions []mail.Deletion, sep by
 	}
 	for _, box := range boxes {
 		n := &item.Node{
-			Parts: r.spell(box.Name), Existence: box.Existence, GUID: box.Status.GUID,
+			Parts: r.spell(box.Name), Existence: box.Existence, GUID: r.guidFor(box.Status.GUID),
 			Renamed: box.Renamed, Subscribed: box.Subscribed, SubscriptionChanged: box.SubscriptionChanged,
 		}
 		if !box.Status.GUID.IsZero() {
@@ -229,8 +229,8 @@ func (r *round) spell(name mail.Name) []string {
 	return name.Parts()
 }
 
-// receiveTree hears the other side's tree, with names as this side's store can hold them.
-func (r *round) receiveTree(ctx context.Context) (*tree.Tree, error) {
+// receiveTree hears the other side's tree, with names as this side's store can hold them. own is this side's.
+func (r *round) receiveTree(ctx context.Context, own []mail.Mailbox) (*tree.Tree, error) {
 	caps := r.store.Capabilities()
 	mapper := tree.Mapper{Separator: caps.Separator, AltChar: r.h.AltChar, PartMax: caps.NamePartMax}
 	r.remote = make(map[mail.MailboxGUID]remoteNode)
@@ -268,7 +268,12 @@ func (r *round) receiveTree(ctx context.Context) (*tree.Tree, error) {
 		if n.NoState {
 			delete(r.bases, n.GUID)
 		}
-		r.remote[n.GUID] = remoteNode{name, n.UIDValidity, store.NumbersOf(box.Status)}
+	}
+	if r.stock != nil {
+		r.trueGUIDs(boxes, own)
+	}
+	for _, box := range boxes {
+		r.remote[box.Status.GUID] = remoteNode{box.Name, box.Status.UIDValidity, store.NumbersOf(box.Status)}
 	}
 	d, err := expect[*item.Deletes](ctx, r.c, "the deleted mailboxes")
 	if err != nil {

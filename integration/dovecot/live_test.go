@@ -104,3 +104,23 @@ func TestStatusOfAMailboxThatIsNotOpen(t *testing.T) {
 		}
 	}
 }
+
+// The UID of a mail that came to the Dovecot and went between two syncs is used up here too: UIDNEXT is the same.
+func TestAMailComesAndGoesBetweenTwoSyncs(t *testing.T) {
+	t.Parallel()
+	p := newLive(t, "sdbox")
+	p.ours.save("INBOX", note("so that there is a Maildir"))
+	here, there := newViewer(p.here), newViewer(p.there)
+	there.Do("CREATE Work")
+	there.Append("Work", "", note("stays"))
+	p.pair.clean("mirror")
+	for i, command := range []string{`UID STORE %d +FLAGS (\Deleted)`, "UID MOVE %d INBOX"} {
+		there.Append("Work", "", note("comes and goes"))
+		there.Do("SELECT Work")
+		there.Do(command, i+2)
+		there.Do("EXPUNGE")
+		there.Do("UNSELECT")
+		p.pair.clean("mirror")
+		alike(t, here.look("ALL", true), there.look("ALL", true))
+	}
+}

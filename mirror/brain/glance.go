@@ -25,7 +25,7 @@ func (r *round) untouched(box mail.Mailbox) bool {
 
 // glance asks a stock slave what it has to say of an untouched mailbox, in one trip: the announcement goes out together with
 // the own half, which is empty, and with the last word on the mailbox before. What the other side tells is not taken up; quiet
-// says that there was nothing.
+// says that there was nothing, and that no UIDs were used up there either.
 //
 // The own state has to wait for the other side's: a Dovecot dies of one that comes before it has said everything (dovecot
 // 2.3 dsync-brain-mails.c: dsync_brain_recv_last_common). One that does not have the mailbox takes the first end of a list
@@ -67,7 +67,7 @@ func (r *round) glance(ctx context.Context, box mail.Mailbox) (quiet bool, err e
 	if err := r.c.send(&x.lastOwn); err != nil { // it leaves together with what comes next
 		return false, err
 	}
-	if said {
+	if said || x.theirs.UIDNext > box.Status.UIDNext { // a mail may have come and gone there
 		return false, nil
 	}
 	if err := x.settle(state); err != nil {

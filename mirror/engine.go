@@ -52,7 +52,7 @@ type Engine struct {
 	mu      sync.Mutex
 	status  Status
 	started uint64        // rounds begun
-	ended   uint64        // last round begun that succeeded
+	ended   uint64        // last round begun that succeeded and left nothing out
 	turn    chan struct{} // closed and replaced when a round ends
 	witness *witness
 }
@@ -390,6 +390,9 @@ func (l *loop) one(ctx context.Context, req brain.Request) (brain.Outcome, error
 			l.spare = l.pair.newSpare(ctx)
 		}
 		l.disconnect()
+	}
+	if out.Desync {
+		return out, nil // something was left out: what the journal says does not count as sent yet
 	}
 	return out, l.witness.end(mark)
 }

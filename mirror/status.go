@@ -80,7 +80,9 @@ func (e *Engine) end(start roundStart, out brain.Outcome, err error) {
 	e.add(out, start.at)
 	if err == nil {
 		now := time.Now()
-		e.ended = start.number
+		if !out.Desync {
+			e.ended = start.number
+		}
 		s.State, s.Error, s.Cause, s.ErrorAt = StateInSync, "", nil, time.Time{}
 		if out.Undecided || out.Desync {
 			s.State = StateSyncing

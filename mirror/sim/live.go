@@ -31,7 +31,6 @@ type session struct {
 	after  time.Time // when they had done all; zero before
 	hurt   bool      // the journal cannot take records any more
 
-	moved   bool // mailboxes were renamed or deleted
 	rounds  uint64
 	stopped bool
 	crashed bool // the process of the mount ended by itself
@@ -148,11 +147,8 @@ func (l *session) fail(err error) {
 
 // between lets users act while rounds are under way.
 func (l *session) between(string) {
-	// A round that came upon a mailbox that went away meanwhile counts as one that succeeded; the next one sends the rest.
-	if !l.moved {
-		if err := l.w.checks.sent(l.mount, l.remote); err != nil {
-			l.fail(err)
-		}
+	if err := l.w.checks.sent(l.mount, l.remote); err != nil {
+		l.fail(err)
 	}
 	if l.ops > 0 && l.rng.IntN(40) == 0 && !l.mount.isDead() {
 		l.act()
@@ -247,7 +243,6 @@ func (l *session) act() {
 		l.note("meanwhile %s of %s, through the mount", op, r.name)
 	}
 	l.w.calm = l.w.calm && slices.Contains(calmOps, op)
-	l.moved = l.moved || slices.Contains([]string{"create", "rename", "delete", "recreate"}, op)
 	if how == nil {
 		l.w.unseen = l.w.unseen || removes(op)
 	}

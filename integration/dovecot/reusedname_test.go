@@ -24,6 +24,7 @@ func reusedName(t *testing.T, renamed bool, role func(*history)) {
 	h.save(h.sides[0], "INBOX", "") // so that there is a Maildir
 	there.Do("CREATE A/B")
 	there.Do("CREATE A/B/C")
+	there.Do("SUBSCRIBE A/B") // which stays; then no temporary name must be left
 	there.Do("CREATE D")
 	h.save(there, "A/B/C", "")
 	h.save(there, "D", "")

@@ -3,10 +3,12 @@ package dovecot
 import (
 	"bufio"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,12 +108,25 @@ func (s *server) content() {
 	}
 }
 
+// handedOut are the ports that servers of this process got.
+var handedOut sync.Map
+
+// freePort returns a port on loopback that nobody listens on, and that no connection gets as its own meanwhile: one below those
+// that systems give out by themselves (32768 on Linux).
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	for range 1000 {
+		port := 20000 + rand.IntN(12000)
+		if _, taken := handedOut.LoadOrStore(port, true); taken {
+			continue
+		}
+		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			must(t, l.Close())
+			return port
+		}
+	}
+	t.Fatal("no free port")
+	return 0
 }
 
 func (s *server) login() *harness.IMAP {

@@ -195,7 +195,7 @@ func TestMailboxesThatComeAndGo(t *testing.T) {
 func TestWhatIsNobodysMailIsIgnored(t *testing.T) {
 	x := start(t)
 	makeMailbox(t, filepath.Join(x.root, "temp.projects")) // a mailbox whose name looks like a file's
-	x.write("new", "first") // the order of events is that of the changes
+	x.write("new", "first")                                // the order of events is that of the changes
 	x.wait("new|first")
 	x.told()
 	for _, name := range []string{

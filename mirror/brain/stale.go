@@ -3,7 +3,10 @@ package brain
 import (
 	"crypto/sha1"
 	"encoding/binary"
+	"fmt"
+	"slices"
 
+	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/mail"
 )
 
@@ -27,10 +30,13 @@ func (r *round) trueGUIDs(told, own []mail.Mailbox) {
 			alone[base.UIDValidity] = append(alone[base.UIDValidity], guid)
 		}
 	}
-	r.stock.toldAs = make(map[mail.MailboxGUID]mail.MailboxGUID)
+	r.stock.toldAs, r.stock.unclear = make(map[mail.MailboxGUID]mail.MailboxGUID), nil
 	for i := range told {
 		s := &told[i].Status
 		base, known := r.baseOf(s.GUID)
+		if known && here[s.GUID] && base.RemoteEpoch != doubtful && base.UIDValidity != s.UIDValidity && len(alone[s.UIDValidity]) == 1 {
+			r.stock.unclear = append(r.stock.unclear, s.GUID)
+		}
 		if s.GUID.IsZero() || !known || here[s.GUID] || base.UIDValidity == 0 || base.UIDValidity == s.UIDValidity {
 			continue
 		}
@@ -40,6 +46,26 @@ func (r *round) trueGUIDs(told, own []mail.Mailbox) {
 		}
 		r.stock.toldAs[s.GUID] = stale
 	}
+}
+
+// clearUp leaves the trees as they are, because one mailbox was deleted there and another one took its name, and has the other
+// side open it: then its GUID is known there. Once for each last common state, as it may be the same mailbox after all.
+func (r *round) clearUp(own []mail.Mailbox) error {
+	r.local = nil
+	for _, box := range own {
+		if slices.Contains(r.stock.unclear, box.Status.GUID) {
+			r.local = append(r.local, box)
+			delete(r.stock.told, box.Status.GUID)
+			r.doubt(box.Status.GUID)
+			r.desync(fmt.Sprintf("%s: mailbox %s may be another one on the other side", r.Side, box.Name))
+		}
+	}
+	for _, n := range r.stock.nodes {
+		if err := r.c.send(n); err != nil {
+			return err
+		}
+	}
+	return r.sendNow(&item.EndOfList{}, &item.Deletes{Separator: r.stock.separator, Escape: r.stock.escape})
 }
 
 // newGUID is for a mailbox that was told of under a GUID that is not its own.

@@ -38,3 +38,31 @@ func TestStaleGUIDOfADeletedMailbox(t *testing.T) {
 		}
 	}
 }
+
+// Where the GUID is one that both sides have, only the other side can say whether its mailbox is another one. It is asked once.
+func TestUnclearGUID(t *testing.T) {
+	a, d := mail.MailboxGUID{1}, mail.MailboxGUID{2}
+	own := []mail.Mailbox{
+		{Name: "A", Existence: mail.Exists, Status: mail.Status{GUID: a, UIDValidity: 10}},
+		{Name: "D", Existence: mail.Exists, Status: mail.Status{GUID: d, UIDValidity: 11}},
+	}
+	for _, c := range []struct {
+		name     string
+		validity mail.UIDValidity
+		epoch    uint64
+		want     int
+	}{
+		{"the UIDVALIDITY of one that is gone there", 11, 0, 1},
+		{"its own", 10, 0, 0},
+		{"a new one", 20, 0, 0},
+		{"asked before", 11, doubtful, 0},
+	} {
+		r := &round{stock: &stock{}, master: true, bases: map[mail.MailboxGUID]store.State{
+			a: {UIDValidity: 10, RemoteEpoch: c.epoch}, d: {UIDValidity: 11},
+		}}
+		r.trueGUIDs([]mail.Mailbox{{Name: "A", Existence: mail.Exists, Status: mail.Status{GUID: a, UIDValidity: c.validity}}}, own)
+		if len(r.stock.unclear) != c.want {
+			t.Errorf("%s: unclear %v", c.name, r.stock.unclear)
+		}
+	}
+}

@@ -25,6 +25,8 @@ type stock struct {
 	deletions         []mail.Deletion
 	parts             map[mail.Name][]string                // its nodes, as it spells them
 	conflicts         map[mail.MailboxGUID]mail.MailboxGUID // mailboxes of one name, own GUID to its
+	nodes             []*item.Node                          // its tree
+	unclear           []mail.MailboxGUID                    // mailboxes of both sides that may be others there
 	toldAs            map[mail.MailboxGUID]mail.MailboxGUID // GUIDs that it told wrong, to what it told
 	told              map[mail.MailboxGUID]bool             // the last common states that were told or heard
 	needsFull         bool                                  // as slave: one of them did not fit

@@ -31,6 +31,9 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 			return err
 		}
 		if r.stock != nil {
+			if len(r.stock.unclear) > 0 && r.dir == twoWay && !r.h.DryRun && !r.h.Verify {
+				return r.clearUp(boxes)
+			}
 			if boxes, err = r.fitTree(ctx, boxes, remote); err != nil {
 				return err
 			}
@@ -270,6 +273,7 @@ func (r *round) receiveTree(ctx context.Context, own []mail.Mailbox) (*tree.Tree
 		}
 	}
 	if r.stock != nil {
+		r.stock.nodes = nodes
 		r.trueGUIDs(boxes, own)
 	}
 	for _, box := range boxes {

@@ -114,7 +114,7 @@ type Result struct {
 	Status         int
 	Stdout, Stderr string
 	Took           time.Duration
-	MaxRSS         int64 // bytes
+	MaxRSS         int64 // bytes; as last seen, up to 5 ms before the end
 }
 
 // Run runs dsyncfs to its end.
@@ -127,6 +127,39 @@ func (e *Env) Run(args ...string) Result {
 func (e *Env) RunAs(uid uint32, args ...string) Result {
 	e.TB.Helper()
 	return e.runAs(&syscall.Credential{Uid: uid, Gid: uid}, Binary(e.TB), args...)
+}
+
+// runWatched runs a command and watches its peak RSS. What wait4 counts begins with the peak of who started it, which is large.
+func runWatched(cmd *exec.Cmd) (peak int64, err error) {
+	if err := cmd.Start(); err != nil {
+		return 0, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-ended:
+			return peak, err
+		case <-tick.C:
+			peak = max(peak, peakRSS(cmd.Process.Pid))
+		}
+	}
+}
+
+// peakRSS is the VmHWM of a process in bytes, 0 if it is gone.
+func peakRSS(pid int) int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(text), "\nVmHWM:")
+	var kib int64
+	if _, err := fmt.Sscan(rest, &kib); err != nil {
+		return 0
+	}
+	return kib << 10
 }
 
 func (e *Env) run(program string, args ...string) Result {
@@ -151,14 +184,14 @@ func (e *Env) runAs(who *syscall.Credential, program string, args ...string) Res
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()
-	err := cmd.Run()
+	peak, err := runWatched(cmd)
 	r := Result{tb: e.TB, Args: args, Stdout: stdout.String(), Stderr: stderr.String(), Took: time.Since(start)}
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		e.TB.Fatalf("run %s: %v\n%s", strings.Join(args, " "), err, head(r.Stderr, 8000))
 	}
 	r.Status = cmd.ProcessState.ExitCode()
-	r.MaxRSS = cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss << 10
+	r.MaxRSS = peak
 	if ctx.Err() != nil || strings.Contains(r.Stderr, "\ngoroutine ") {
 		e.TB.Fatalf("%s hung or panicked:\n%s", strings.Join(args, " "), head(r.Stderr, 16000))
 	}

@@ -29,6 +29,7 @@ type exchange struct {
 
 	requested requests
 	sent      int
+	unsent    []mail.UID // asked for, and gone when they were to be sent
 	altered   alterations
 	lastOwn   item.State // what this side says at the end
 
@@ -121,7 +122,9 @@ func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	var heard error
 	g.Go(func() error { heard = x.receive(gctx); return heard })
 	g.Go(func() error { return x.send(gctx) })
-	if err := g.Wait(); err != nil {
+	err := g.Wait()
+	x.noteUnsent()
+	if err != nil {
 		if errors.Is(heard, ErrPeer) {
 			err = heard // why sending failed
 		}
@@ -130,6 +133,13 @@ func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	}
 	x.finish()
 	return nil
+}
+
+// noteUnsent tells the round what the sender, which has a goroutine of its own, found missing.
+func (x *exchange) noteUnsent() {
+	for _, uid := range x.unsent {
+		x.r.desync(fmt.Sprintf("%s: message %d of %s vanished before it was sent", x.r.Side, uid, x.mb.Name()))
+	}
 }
 
 // chooseAlignment decides who takes over whose identities at first contact. Against a stock peer only the UIDVALIDITY is

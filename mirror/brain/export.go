@@ -241,7 +241,7 @@ func (x *exchange) sendMail(ctx context.Context, m mail.Message) error {
 	body, err := x.mb.Body(ctx, m.UID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		x.r.desync(fmt.Sprintf("%s: message %d of %s vanished before it was sent", x.r.Side, m.UID, x.mb.Name()))
+		x.unsent = append(x.unsent, m.UID)
 	case err != nil:
 		return err
 	case x.r.stock != nil:

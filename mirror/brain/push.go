@@ -294,7 +294,11 @@ func (p *push) exchange(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() error { return p.send(gctx) })
-	if err := g.Wait(); err != nil {
+	err := g.Wait()
+	for _, b := range p.boxes {
+		b.noteUnsent()
+	}
+	if err != nil {
 		if errors.Is(heard, ErrPeer) {
 			err = heard // why sending failed
 		}

@@ -281,6 +281,21 @@ func TestSubscriptionInTheWayOfARename(t *testing.T) {
 	})
 }
 
+// A mailbox is deleted, and another one gets its name before the next sync. A Dovecot keeps the deleted one under a temporary
+// name, and not the one that it settles for.
+func TestAMailboxInTheWayOfARename(t *testing.T) {
+	formats(t, func(t *testing.T, format string) {
+		p := both(t, format)
+		p.ours.doveadm("mailbox", "create", "Target")
+		p.settled()
+		p.ours.doveadm("mailbox", "delete", "Target")
+		p.ours.doveadm("mailbox", "rename", "Work", "Target")
+		p.run("mirror").Want(0)
+		same(t, p.ours, p.dove)
+		p.settled()
+	})
+}
+
 // A round that the Dovecot started leaves our own last common state behind: mails are new by it that both sides have. A
 // Dovecot does not merge the flags of these.
 func TestFlagsAfterASyncThatTheOtherSideStarted(t *testing.T) {

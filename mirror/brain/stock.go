@@ -201,7 +201,8 @@ func (r *round) noteConflicts(result *tree.Result) {
 
 // noteRenames asks for another round where a subscribed mailbox gets another name, or a mailbox a name that is subscribed
 // without there being one. A Dovecot takes a subscription for moved with its mailbox and leaves it with the old name, which
-// then looks like a new one, and subscribes to the temporary name that it gives to a name in the way.
+// then looks like a new one, and subscribes to the temporary name that it gives to a name in the way. A mailbox that is in the
+// way keeps the first temporary name there, though both sides settled for another one.
 func (r *round) noteRenames(local, remote *tree.Tree, result *tree.Result) {
 	if r.h.DryRun || r.dir == importOnly {
 		return
@@ -216,8 +217,16 @@ func (r *round) noteRenames(local, remote *tree.Tree, result *tree.Result) {
 	}
 	for _, pair := range [][2]*tree.Tree{{local, result.Local}, {remote, result.Remote}} {
 		for box := range pair[0].All() {
-			if now, there := pair[1].ByGUID(box.Status.GUID); there && now.Name != box.Name && (box.Subscribed || names[now.Name]) {
+			now, there := pair[1].ByGUID(box.Status.GUID)
+			if !there || now.Name == box.Name {
+				continue
+			}
+			if box.Subscribed || names[now.Name] {
 				r.desync(fmt.Sprintf("%s: subscriptions have to follow %s", r.Side, now.Name))
+				return
+			}
+			if temporaryName.MatchString(string(now.Name)) {
+				r.desync(fmt.Sprintf("%s: mailbox %s was in the way of another one", r.Side, box.Name))
 				return
 			}
 		}

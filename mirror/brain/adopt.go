@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/mail"
@@ -30,7 +31,7 @@ func (r *round) mayBeCopy(box mail.Mailbox) bool {
 func (r *round) isCopyOf(box mail.Mailbox, next mail.UID) bool {
 	_, known := r.bases[box.Status.GUID]
 	return r.stock != nil && r.master && r.dir == twoWay && !known && !r.h.DryRun && !r.h.Verify && !r.h.NoMailSync &&
-		!r.restores(box.Name) && r.filter().Empty() &&
+		!r.restores(box.Name) && r.filter().Empty() && !slices.Contains(r.stock.remade, box.Name) &&
 		box.Status.Messages > 0 && next > 1
 }
 
@@ -44,6 +45,10 @@ func (r *round) adoptMailboxes(ctx context.Context, boxes []mail.Mailbox, remote
 	for _, box := range boxes {
 		there, ok := remote.Lookup(box.Name)
 		own, guid := box.Status.GUID, there.Status.GUID
+		if _, before := r.bases[guid]; ok && before && own != guid {
+			r.stock.remade = append(r.stock.remade, box.Name)
+			continue
+		}
 		if !ok || own == guid || own.IsZero() || guid.IsZero() || known[guid] || !r.isCopyOf(box, there.Status.UIDNext) {
 			continue
 		}

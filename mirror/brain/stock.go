@@ -28,6 +28,7 @@ type stock struct {
 	nodes             []*item.Node                          // its tree
 	unclear           []mail.MailboxGUID                    // mailboxes of both sides that may be others there
 	toldAs            map[mail.MailboxGUID]mail.MailboxGUID // GUIDs that it told wrong, to what it told
+	remade            []mail.Name                           // mailboxes here in place of one that was in step with its
 	told              map[mail.MailboxGUID]bool             // the last common states that were told or heard
 	needsFull         bool                                  // as slave: one of them did not fit
 	seen              map[mail.MailboxGUID]store.State      // as slave: how equal mailboxes were

@@ -46,11 +46,17 @@ set delete = yes
 // Maildir, as usual.
 func (e *Env) NotmuchCount(m Maildir, query string) int {
 	e.TB.Helper()
+	e.NotmuchSetup(m)
+	e.Must("notmuch", "new", "--quiet")
+	return e.number("notmuch", "count", "--output=files", query)
+}
+
+// NotmuchSetup tells notmuch where the Maildir is.
+func (e *Env) NotmuchSetup(m Maildir) {
+	e.TB.Helper()
 	config := e.Path("notmuch-config")
 	writeFile(e.TB, config, fmt.Sprintf("[database]\npath=%s\n[user]\nname=Ann\nprimary_email=ann@example.org\n[new]\ntags=new\nignore=dovecot-uidlist;dovecot-keywords;subscriptions;maildirfolder\n[maildir]\nsynchronize_flags=true\n", m.Path))
 	e.Setenv("NOTMUCH_CONFIG", config)
-	e.Must("notmuch", "new", "--quiet")
-	return e.number("notmuch", "count", "--output=files", query)
 }
 
 // MuCount indexes the Maildir with mu, into a database outside it, and returns how many mails it found.

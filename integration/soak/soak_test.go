@@ -159,11 +159,11 @@ func (s *scene) dovecot(d *harness.Dovecot, args ...string) {
 }
 
 // notmuch indexes what is new. On a busy machine it may take longer than its turn, and it does not end well if a file went
-// away between its listing and its look; the next run goes on.
+// away between its listing and its look (notmuch-new(1): EX_TEMPFAIL); the next run goes on.
 func (s *scene) notmuch() {
 	s.t.Helper()
 	if s.indexer == nil {
-		s.NotmuchCount(s.mount.Maildir, "*")
+		s.NotmuchSetup(s.mount.Maildir)
 	} else {
 		select {
 		case <-s.indexer.Done():

@@ -84,17 +84,15 @@ func NewEngine(p Pair, req brain.Request, t Timing, j *journal.Journal) *Engine 
 }
 
 // Notify says that something changed in the local store.
-func (e *Engine) Notify() {
-	select {
-	case e.kick <- struct{}{}:
-	default:
-	}
-}
+func (e *Engine) Notify() { leave(e.kick) }
 
 // Retry says that the remote may be there again, if it was away: the next attempt is due at once.
-func (e *Engine) Retry() {
+func (e *Engine) Retry() { leave(e.retry) }
+
+// leave puts a value into a channel that holds one, unless one is there.
+func leave(c chan<- struct{}) {
 	select {
-	case e.retry <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -118,21 +118,27 @@ func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	if err := x.chooseAlignment(ctx); err != nil {
 		return err
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	var heard error
-	g.Go(func() error { heard = x.receive(gctx); return heard })
-	g.Go(func() error { return x.send(gctx) })
-	err := g.Wait()
+	err := both(ctx, x.send, x.receive)
 	x.noteUnsent()
 	if err != nil {
-		if errors.Is(heard, ErrPeer) {
-			err = heard // why sending failed
-		}
 		x.incoming.salvage(context.WithoutCancel(ctx))
 		return err
 	}
 	x.finish()
 	return nil
+}
+
+// both sends and receives at once. What the other side gave as a reason is why sending failed.
+func both(ctx context.Context, send, receive func(context.Context) error) error {
+	g, gctx := errgroup.WithContext(ctx)
+	var heard error
+	g.Go(func() error { heard = receive(gctx); return heard })
+	g.Go(func() error { return send(gctx) })
+	err := g.Wait()
+	if err != nil && errors.Is(heard, ErrPeer) {
+		return heard
+	}
+	return err
 }
 
 // noteUnsent tells the round what the sender, which has a goroutine of its own, found missing.

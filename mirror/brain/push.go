@@ -5,10 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
-
-	"golang.org/x/sync/errgroup"
 
 	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/mail"
@@ -74,15 +71,11 @@ func (r *round) continuous() bool {
 // fingerprint tells two mailbox trees apart, whatever is in the mailboxes.
 func fingerprint(boxes []mail.Mailbox) (sum [sha256.Size]byte) {
 	h := sha256.New()
-	for i := range boxes {
-		writeNode(h, &boxes[i])
+	for _, box := range boxes {
+		fmt.Fprintf(h, "%q %d %s %v\n", box.Name, box.Existence, box.Status.GUID, box.Subscribed)
 	}
 	h.Sum(sum[:0])
 	return sum
-}
-
-func writeNode(h hash.Hash, box *mail.Mailbox) {
-	fmt.Fprintf(h, "%q %d %s %v\n", box.Name, box.Existence, box.Status.GUID, box.Subscribed)
 }
 
 // round makes a round of the side's store that has no conversation of its own yet.
@@ -108,10 +101,7 @@ func (l *link) push(ctx context.Context, s store.Store, hurry bool) (Verdict, Ou
 	if err != nil || verdict != Taken {
 		return verdict, p.out, crossing{}, err
 	}
-	if err := p.exchange(ctx); err != nil {
-		return NeedRound, p.out, crossing{}, p.saveBases(context.WithoutCancel(ctx), err)
-	}
-	if err := p.saveBases(ctx, nil); err != nil {
+	if err := p.saveBases(context.WithoutCancel(ctx), p.exchange(ctx)); err != nil {
 		return NeedRound, p.out, crossing{}, err
 	}
 	if p.crossed.happened || p.refused {
@@ -285,23 +275,15 @@ func (x *exchange) size(ctx context.Context, m *mail.Message) (int64, error) {
 
 // exchange sends while it listens, because the other side may be sending too.
 func (p *push) exchange(ctx context.Context) error {
-	g, gctx := errgroup.WithContext(ctx)
-	var heard error
 	var acks []*item.State
-	g.Go(func() (err error) {
-		acks, err = p.hear(gctx)
-		heard = err
+	err := both(ctx, p.send, func(ctx context.Context) (err error) {
+		acks, err = p.hear(ctx)
 		return err
 	})
-	g.Go(func() error { return p.send(gctx) })
-	err := g.Wait()
 	for _, b := range p.boxes {
 		b.noteUnsent()
 	}
 	if err != nil {
-		if errors.Is(heard, ErrPeer) {
-			err = heard // why sending failed
-		}
 		return err
 	}
 	if p.crossed.happened {

@@ -165,10 +165,7 @@ func (m *Watcher) run(ctx context.Context) {
 			changed()
 		case <-timer.C:
 			first = time.Time{}
-			select {
-			case m.out <- struct{}{}:
-			default:
-			}
+			tell(m.out)
 		}
 	}
 }
@@ -181,10 +178,7 @@ func (m *Watcher) drainErrors() (lost <-chan struct{}, drained <-chan struct{}) 
 		defer close(done)
 		for err := range m.w.Errors { // until it is closed
 			m.log.Debug("watching the mail store", "root", m.root, "err", err)
-			select {
-			case errs <- struct{}{}:
-			default:
-			}
+			tell(errs)
 		}
 	}()
 	return errs, done

@@ -83,6 +83,8 @@ func (m *Master) Idle(ctx context.Context) (*Push, error) {
 		case *item.Mailbox:
 			m.pushed = it
 			return &Push{}, nil
+		case *item.Finish:
+			return nil, cmp.Or(finishError(it), unexpected(it))
 		default:
 			return nil, unexpected(it)
 		}

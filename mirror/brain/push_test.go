@@ -257,6 +257,36 @@ func TestPushThatCrossesARoundIsVoid(t *testing.T) {
 	}
 }
 
+// TestASlaveThatCannotLookSaysWhy: between two rounds, when its store changed.
+func TestASlaveThatCannotLookSaysWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := pair(t, newClock())
+		a.options.Live = true
+		m, s, err := overWire()
+		must(t, err)
+		changed := make(chan struct{}, 1)
+		var away error
+		slave := brain.NewSlave(b.options, func(context.Context) (store.Store, error) { return b.account.Open(), away },
+			func(context.Context) (<-chan struct{}, error) { return changed, nil })
+		served := make(chan error, 1)
+		go func() { served <- slave.Serve(context.Background(), s) }()
+		master := brain.NewMaster(m, a.options)
+		st := a.account.Open()
+		_, err = master.Round(context.Background(), st, twoWay())
+		must(t, errors.Join(err, st.Close()))
+		synctest.Wait()
+		away = errors.New("the disk is away")
+		changed <- struct{}{}
+		if _, err := master.Idle(context.Background()); !errors.Is(err, brain.ErrPeer) || !strings.Contains(err.Error(), "the disk is away") {
+			t.Errorf("the master heard %v", err)
+		}
+		must(t, master.Close())
+		if err := <-served; !errors.Is(err, away) {
+			t.Errorf("the slave ended with %v", err)
+		}
+	})
+}
+
 // TestPushThatIsNotAcceptedIsVoid: its beginning was taken off the connection, and what is said next must not be taken for more.
 func TestPushThatIsNotAcceptedIsVoid(t *testing.T) {
 	for name, next := range map[string]func(*kept){

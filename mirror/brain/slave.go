@@ -152,7 +152,7 @@ func (s *Slave) tell(ctx context.Context, c *conversation) (*item.Handshake, err
 	defer c.idle(true)
 	st, err := s.open(ctx)
 	if err != nil {
-		return nil, err
+		return nil, s.link.fail(err)
 	}
 	verdict, out, crossed, err := s.link.push(ctx, st, false)
 	if err = errors.Join(err, st.Close()); err != nil {

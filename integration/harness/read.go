@@ -142,7 +142,7 @@ func (m Maildir) readMailbox(dir string) (*Mailbox, error) {
 }
 
 func (m Maildir) readMessage(path string, records map[string]Message, keywords map[byte]string) (Message, error) {
-	base, info, _ := strings.Cut(filepath.Base(path), ":2,")
+	base, info := splitName(filepath.Base(path))
 	msg, ok := records[base]
 	if !ok {
 		msg.GUID = base
@@ -171,9 +171,23 @@ func (m Maildir) readMessage(path string, records map[string]Message, keywords m
 		}
 	}
 	slices.Sort(flags)
+	flags = slices.Compact(flags)
 	slices.Sort(msg.Keywords)
+	msg.Keywords = slices.Compact(msg.Keywords)
 	msg.Flags = string(flags)
 	return msg, nil
+}
+
+// splitName takes the name of a mail apart as Dovecot does: the base ends at the first colon, the flags follow the last one
+// if it begins ":2," (dovecot 2.3.19 maildir-filename.c, maildir-filename-flags.c).
+func splitName(name string) (base, flags string) {
+	base, _, _ = strings.Cut(name, ":")
+	flags, ok := strings.CutPrefix(name[strings.LastIndexByte(name, ':')+1:], "2,")
+	if !ok || base == name {
+		return base, ""
+	}
+	flags, _, _ = strings.Cut(flags, ",")
+	return base, flags
 }
 
 // readUIDList reads a version 3 dovecot-uidlist and is strict: whatever Dovecot would answer with a renumbering is an
@@ -241,7 +255,7 @@ func readRecord(line string) (msg Message, base string, err error) {
 	if !found || base == "" {
 		return msg, "", fmt.Errorf("no file name")
 	}
-	base, _, _ = strings.Cut(base, ":2,")
+	base, _ = splitName(base)
 	msg.GUID = base
 	words := strings.Split(fields, " ")
 	uid, err := strconv.ParseUint(words[0], 10, 31)

@@ -77,8 +77,10 @@ func wait(ctx context.Context, d time.Duration) bool {
 func change(m harness.Maildir, box string, r *rand.Rand) {
 	dir := filepath.Join(m.Dir(box), "cur")
 	if fresh, _ := os.ReadDir(filepath.Join(m.Dir(box), "new")); len(fresh) > 5 {
+		// It may have flags already: a Dovecot that sets some leaves the mail in new/.
 		name := fresh[0].Name()
-		_ = os.Rename(filepath.Join(m.Dir(box), "new", name), filepath.Join(dir, name+":2,S"))
+		base, info, _ := strings.Cut(name, ":2,")
+		_ = os.Rename(filepath.Join(m.Dir(box), "new", name), filepath.Join(dir, base+":2,"+seen(info)))
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) == 0 {
@@ -98,4 +100,16 @@ func change(m harness.Maildir, box string, r *rand.Rand) {
 		info = "F" + info
 	}
 	_ = os.Rename(filepath.Join(dir, name), filepath.Join(dir, base+":2,"+info))
+}
+
+// seen adds S to flags, in its place before the letters of keywords.
+func seen(flags string) string {
+	if strings.Contains(flags, "S") {
+		return flags
+	}
+	i := strings.IndexFunc(flags, func(r rune) bool { return r > 'S' })
+	if i < 0 {
+		i = len(flags)
+	}
+	return flags[:i] + "S" + flags[i:]
 }

@@ -115,23 +115,36 @@ func (c *checks) account(r *replica, found map[string]bool) error {
 		return err
 	}
 	count := make(map[string]int)
+	for i := range a.setAside {
+		if err := c.mails(&a.setAside[i], count, found); err != nil {
+			return err
+		}
+	}
 	for i := range a.boxes {
 		b := &a.boxes[i]
 		if b.torn && r.clean {
 			return fmt.Errorf("mailbox %q: the uidlist ends in half a line", string(b.name))
 		}
-		for _, f := range b.files {
-			e := c.w.ledger.contents[f.content]
-			if e == nil {
-				return fmt.Errorf("damaged: %q in %q: %.80q", f.name, string(b.name), f.content)
-			}
-			found[f.content] = true
-			if count[f.content]++; count[f.content] > e.puts {
-				return fmt.Errorf("doubled: mail %d is there %d times and was put %d times; once more in %q", e.n, count[f.content], e.puts, string(b.name))
-			}
+		if err := c.mails(b, count, found); err != nil {
+			return err
 		}
 		if err := c.history(r, b); err != nil {
 			return fmt.Errorf("mailbox %q: %w", string(b.name), err)
+		}
+	}
+	return nil
+}
+
+// mails looks at the mails of a mailbox, counts them by content, and notes what was found.
+func (c *checks) mails(b *boxView, count map[string]int, found map[string]bool) error {
+	for _, f := range b.files {
+		e := c.w.ledger.contents[f.content]
+		if e == nil {
+			return fmt.Errorf("damaged: %q in %q: %.80q", f.name, string(b.name), f.content)
+		}
+		found[f.content] = true
+		if count[f.content]++; count[f.content] > e.puts {
+			return fmt.Errorf("doubled: mail %d is there %d times and was put %d times; once more in %q", e.n, count[f.content], e.puts, string(b.name))
 		}
 	}
 	return nil

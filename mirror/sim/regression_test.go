@@ -281,6 +281,14 @@ var regressions = map[string]string{
 		{"Op":"flag","Side":0,"Seed":10851133288756742744}
 		{"Op":"move","Side":1,"Seed":539219700623513002}
 		{"Op":"sync","Side":1,"Seed":16758121813960805749,"Type":"f","Users":6}`,
+	"a mail that came into a mailbox while it was deleted was lost with a process that was killed before it put that back": `
+		++ ++
+		{"Op":"create","Side":0,"Seed":7689664647509001511}
+		{"Op":"sync","Side":1,"Seed":3776261911034199531,"Type":"f"}
+		{"Op":"sync","Side":1,"Seed":6877643117301622821,"Type":"s","Users":6}
+		{"Op":"recreate","Side":0,"Seed":12056073205384447546}
+		{"Op":"sync","Side":1,"Seed":14689710725837175474,"Type":"c","Fault":{"What":"crash","At":15,"Loss":3,"Seed":8705191565270880299}}
+		{"Op":"sync","Side":1,"Seed":15948549776630727305,"Type":"c","Users":2,"Fault":{"Second":true,"What":"crash","At":4,"Loss":2,"Seed":301003840939479650}}`,
 }
 
 func TestRegressions(t *testing.T) {

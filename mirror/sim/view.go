@@ -51,6 +51,7 @@ type fileView struct {
 // accountView is a whole replica.
 type accountView struct {
 	boxes      []boxView // by name
+	setAside   []boxView // in tmp/: those that a process which was killed had yet to delete, or to put back
 	subscribed []string
 }
 
@@ -128,6 +129,9 @@ func readAccount(fsys vfs.FS, layout maildir.Layout) (*accountView, error) {
 		}
 		a.boxes = append(a.boxes, *b)
 	}
+	if a.setAside, err = readSetAside(fsys); err != nil {
+		return nil, err
+	}
 	root, err := fsys.OpenDir("")
 	if err != nil {
 		return nil, err
@@ -137,6 +141,32 @@ func readAccount(fsys vfs.FS, layout maildir.Layout) (*accountView, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// readSetAside reads the mails of mailboxes on the way between deleted and not.
+func readSetAside(fsys vfs.FS) (boxes []boxView, err error) {
+	tmp, err := fsys.OpenDir("tmp")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer tmp.Close()
+	err = tmp.Names(func(name string, typ vfs.Type) error {
+		if !strings.HasPrefix(name, "dsyncfs-trying-") {
+			return nil
+		}
+		b := boxView{dir: join("tmp", name)}
+		for _, sub := range []string{"new", "cur"} {
+			if err := b.readFiles(fsys, sub); err != nil {
+				return err
+			}
+		}
+		boxes = append(boxes, b)
+		return nil
+	})
+	return boxes, err
 }
 
 func readBox(fsys vfs.FS, name mail.Name, dir string) (*boxView, error) {

@@ -2,15 +2,11 @@ package maildir
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
 	"dsyncfs/mirror/store/maildir/dovecotlog"
-	"dsyncfs/mirror/vfs"
 )
 
 // Delete implements [store.Store]. The directory is renamed away first, so that readers see it go in one step, and removed
@@ -60,135 +56,6 @@ func (s *Store) emptyInbox(ctx context.Context, rec store.MailboxRecord) error {
 	}
 	_, err = box.Apply(ctx, b)
 	return err
-}
-
-// trash moves a mailbox directory into the root's tmp/. One with mailboxes below it (LAYOUT=fs) stays as a level of the
-// hierarchy, and only its own parts go.
-func (s *Store) trash(ctx context.Context, rec store.MailboxRecord, dir string) error {
-	d, err := s.fs.OpenDir(dir)
-	if err != nil {
-		return ignoreGone(err)
-	}
-	defer d.Close()
-	release, err := s.locks.acquireExclusive(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer release()
-	tmp, err := s.openTmp(s.ns)
-	if err != nil {
-		return err
-	}
-	defer tmp.Close()
-	temp := s.tempName("delete")
-	if s.o.Layout == FS {
-		below, err := s.hasSubdirs(d)
-		if err != nil {
-			return err
-		}
-		if below {
-			return s.trashParts(ctx, rec, dir, tmp, temp)
-		}
-	}
-	parent, base, err := s.openParent(dir)
-	if err != nil {
-		return err
-	}
-	defer parent.Close()
-	if err := parent.Rename(base, tmp, temp); err != nil {
-		return err
-	}
-	if err := s.checkTrash(ctx, rec, "tmp/"+temp); err != nil {
-		return errors.Join(err, tmp.RenameNew(temp, parent, base))
-	}
-	if err := s.holdAll(rec, "tmp/"+temp); err != nil {
-		return err
-	}
-	return parent.Sync()
-}
-
-// checkTrash refuses to delete a mailbox with mail that came since the last refresh: whoever decided that it can go did not
-// know of it. It looks when nobody can deliver there any more.
-func (s *Store) checkTrash(ctx context.Context, rec store.MailboxRecord, dir string) error {
-	d, err := openDirs(s.fs, dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	files, err := d.scan(ctx)
-	if err != nil {
-		return err
-	}
-	unknown := len(files.entries)
-	for c := newCursor(s.cat, rec.Status.GUID, 0); unknown > 0; {
-		r, ok, err := c.next()
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return fmt.Errorf("%d mails came meanwhile: %w", unknown, store.ErrExists)
-		}
-		if files.find([]byte(baseOf(r.File))) >= 0 {
-			unknown--
-		}
-	}
-	return nil
-}
-
-// trashParts moves what makes a directory a mailbox away.
-func (s *Store) trashParts(ctx context.Context, rec store.MailboxRecord, dir string, tmp vfs.Dir, temp string) error {
-	info, err := tmp.Info()
-	if err != nil {
-		return err
-	}
-	if err := tmp.Mkdir(temp, info.Mode&0o777); err != nil {
-		return noSpace(err)
-	}
-	to, err := s.ns.OpenDir("tmp/" + temp)
-	if err != nil {
-		return err
-	}
-	defer to.Close()
-	from, err := s.ns.OpenDir(dir)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	var parts []string
-	err = from.Names(func(name string, typ vfs.Type) error {
-		if name == "cur" || name == "new" || name == "tmp" || strings.HasPrefix(name, "dovecot") && name != lockName || isReplacement(name) {
-			parts = append(parts, name)
-		}
-		return nil
-	})
-	slices.Sort(parts) // cur first: without it this is no mailbox
-	for i := 0; i < len(parts) && err == nil; i++ {
-		err = ignoreGone(from.Rename(parts[i], to, parts[i]))
-	}
-	if err == nil {
-		err = s.checkTrash(ctx, rec, "tmp/"+temp)
-	}
-	if err != nil {
-		for _, part := range slices.Backward(parts) {
-			err = errors.Join(err, ignoreGone(to.RenameNew(part, from, part)))
-		}
-		return errors.Join(err, tmp.RemoveDir(temp))
-	}
-	if err := s.holdAll(rec, "tmp/"+temp); err != nil {
-		return err
-	}
-	return from.Sync()
-}
-
-// hasSubdirs reports whether there are directories for mailboxes below a mailbox directory.
-func (s *Store) hasSubdirs(d vfs.Dir) (found bool, err error) {
-	err = d.Names(func(name string, typ vfs.Type) error {
-		if typ == vfs.Directory && name != "cur" && name != "new" && name != "tmp" {
-			found = true
-		}
-		return nil
-	})
-	return found, err
 }
 
 // DeleteDirectory implements [store.Store].

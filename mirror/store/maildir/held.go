@@ -11,6 +11,7 @@ import (
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
+	"dsyncfs/mirror/vfs"
 )
 
 // heldMails are the mails that this round expunged, kept as hard links in the root's tmp/ until EndRound so that they can
@@ -22,6 +23,8 @@ type heldMails struct {
 	files []string          // in tmp/, ours to remove
 	trash []string          // directories of deleted mailboxes
 	past  map[heldID]string // of an earlier process: name in tmp/
+
+	pastTrash map[string]mail.MailboxGUID // likewise, of deleted mailboxes: by name in tmp/
 }
 
 // heldMail is a mail that is kept.
@@ -82,6 +85,16 @@ func (h *heldMails) addTrash(path string) {
 func (h *heldMails) wasHeld(box mail.MailboxGUID, uid mail.UID) bool {
 	_, ok := h.past[heldID{box: box, uid: uid}]
 	return ok
+}
+
+// wasTrashed reports whether an earlier process of ours was deleting the mailbox when it ended.
+func (h *heldMails) wasTrashed(box mail.MailboxGUID) bool {
+	for _, guid := range h.pastTrash {
+		if guid == box {
+			return true
+		}
+	}
+	return false
 }
 
 // holdAll lets the mails of a mailbox that was moved away serve for Find.
@@ -190,7 +203,7 @@ func (s *Store) dropHeld() error {
 // dropPast removes what an earlier process left, once a Refresh has recorded its expunges. A file that is young may be in
 // use by another process of ours that is alive.
 func (s *Store) dropPast() error {
-	if len(s.held.past) == 0 {
+	if len(s.held.past)+len(s.held.pastTrash) == 0 {
 		return nil
 	}
 	tmp, err := s.fs.OpenDir("tmp")
@@ -201,23 +214,40 @@ func (s *Store) dropPast() error {
 	// Those that are old are chosen first: the removal of one makes others young again if they are the same file.
 	var old []string
 	for id, name := range maps.Clone(s.held.past) {
-		info, err := tmp.Stat(name)
-		recorded := s.looked && s.isDead(name)
-		if err == nil && !recorded && s.isYoung(info) {
-			continue
-		}
-		if err := ignoreGone(err); err != nil {
+		over, err := s.isOver(tmp, name)
+		if err != nil {
 			return err
 		}
-		delete(s.held.past, id)
-		old = append(old, name)
+		if over {
+			delete(s.held.past, id)
+			old = append(old, name)
+		}
 	}
 	for _, name := range old {
 		if err := ignoreGone(tmp.Remove(name)); err != nil {
 			return err
 		}
 	}
+	for name := range maps.Clone(s.held.pastTrash) {
+		over, err := s.isOver(tmp, name)
+		if over {
+			delete(s.held.pastTrash, name)
+			err = s.removeTree(joinPath("tmp", name))
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// isOver reports whether what an earlier process kept in tmp/ is of no use any more.
+func (s *Store) isOver(tmp vfs.Dir, name string) (bool, error) {
+	info, err := tmp.Stat(name)
+	if err != nil {
+		return notExist(err), ignoreGone(err)
+	}
+	return s.looked && s.isDead(name) || !s.isYoung(info), nil
 }
 
 func (s *Store) removeTemps(names []string) error {

@@ -136,7 +136,7 @@ func (r *refresh) findWitnesses(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		m.witnessed = m.gone && (!seen.deleted.IsZero() || r.o.Witness != nil && r.o.Witness(m.rec.Name, ""))
+		m.witnessed = m.gone && (!seen.deleted.IsZero() || r.s.held.wasTrashed(m.rec.Status.GUID) || r.o.Witness != nil && r.o.Witness(m.rec.Name, ""))
 		if !seen.deleted.IsZero() {
 			m.when = seen.deleted.Unix()
 		}

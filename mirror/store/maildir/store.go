@@ -59,7 +59,7 @@ var _ store.Store = (*Store)(nil)
 func Open(ctx context.Context, fsys vfs.FS, cat store.Catalog, o Options) (*Store, error) {
 	o.setDefaults()
 	s := &Store{o: o, fs: fsys, ns: o.MailNamespace, cat: cat, log: o.Logger, locks: o.Locks, lists: make(map[mail.MailboxGUID]*uidlistState), opened: make(map[mail.MailboxGUID]map[*mailbox]struct{})}
-	s.held.past = make(map[heldID]string)
+	s.held.past, s.held.pastTrash = make(map[heldID]string), make(map[string]mail.MailboxGUID)
 	if s.ns == nil {
 		s.ns = fsys
 	}
@@ -230,8 +230,7 @@ func (s *Store) isOurTemp(name string) bool {
 	return strings.HasPrefix(name, tempPrefix) && strings.HasSuffix(name, "."+s.nameHost())
 }
 
-// isDead reports whether one of our temporary files, not a directory, is of a process of this host that is gone: it is of no
-// use to anybody then. Its name ends in a unique name of ours.
+// isDead reports whether something of ours in tmp/ is of a process of this host that is gone. Its name ends in a unique name of ours.
 func (s *Store) isDead(name string) bool {
 	rest, ours := strings.CutSuffix(name, "."+s.nameHost())
 	if !ours || !strings.HasPrefix(name, tempPrefix) {
@@ -244,7 +243,7 @@ func (s *Store) isDead(name string) bool {
 	return err == nil && pid > 0 && pid != s.o.PID && !alive(pid)
 }
 
-// removeLeftovers removes what crashes of ours left in the root's tmp/.
+// removeLeftovers removes what crashes of ours left in the root's tmp/, and puts mailboxes back that were not deleted yet.
 func (s *Store) removeLeftovers(ctx context.Context) error {
 	if c, ok := s.cat.(interface{ Crashed() bool }); ok && c.Crashed() {
 		if err := s.sweepBoxes(ctx); err != nil {
@@ -256,14 +255,19 @@ func (s *Store) removeLeftovers(ctx context.Context) error {
 		return ignoreGone(err)
 	}
 	defer tmp.Close()
-	var names []string
+	var names, trying []string
 	err = tmp.Names(func(name string, _ vfs.Type) error {
-		if s.isOurTemp(name) {
+		if _, ok := parseBoxTemp(tryingKind, name); ok {
+			trying = append(trying, name) // whoever's it is: there is mail in it
+		} else if s.isOurTemp(name) {
 			names = append(names, name)
 		}
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.putBackAll(ctx, trying); err != nil {
 		return err
 	}
 	for _, name := range names {
@@ -272,6 +276,10 @@ func (s *Store) removeLeftovers(ctx context.Context) error {
 		}
 		if id, ok := parseHeldName(name); ok {
 			s.held.past[id] = name // see dropPast
+			continue
+		}
+		if guid, ok := parseBoxTemp(trashKind, name); ok {
+			s.held.pastTrash[name] = guid
 			continue
 		}
 		if err := s.removeLeftover(tmp, name); err != nil {

@@ -57,7 +57,14 @@ func newScene(t *testing.T) *scene {
 	s.remote = e.NewRemote()
 	s.far = s.remote.Maildir
 	harness.Build(t, s.near, "a", harness.Mails(t, 400), mailboxes...)
-	s.mount = e.Mount("mnt", append([]string{"-o", "mail_location=" + s.near.Location()}, s.remote.Options()...), s.remote.URL)
+	// Mails are removed without a witness on and on; the guard has tests of its own.
+	const limit = "100%,1000000"
+	config := filepath.Join(s.remote.Home, "config", "dsyncfs")
+	if err := errors.Join(os.MkdirAll(config, 0o700), os.WriteFile(filepath.Join(config, "dsyncfs.toml"), []byte("max_missing = \""+limit+"\"\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	options := []string{"-o", "mail_location=" + s.near.Location(), "-o", "max_missing=" + limit}
+	s.mount = e.Mount("mnt", append(options, s.remote.Options()...), s.remote.URL)
 	s.sync()
 	s.farView = e.ServeWithDovecot(s.far)
 	open(t, s.near.Path, s.far.Path)
@@ -123,6 +130,23 @@ func TestSoak(t *testing.T) {
 	s.sync()
 	harness.Equal(t, s.near, s.far)
 	table.verdict(t)
+	s.warnings()
+}
+
+// warnings prints what the daemon, and through it the server, complained of.
+func (s *scene) warnings() {
+	s.t.Helper()
+	logs, err := filepath.Glob(filepath.Join(s.StateDir(), "mounts", "*", "log*"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, path := range logs {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		fmt.Printf("the daemon's log has %d lines\n%s", strings.Count(string(text), "\n"), text[:min(len(text), 4000)])
+	}
 }
 
 // pause is between two runs of programs, for the sake of others on the machine.

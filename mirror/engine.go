@@ -74,7 +74,6 @@ func NewEngine(p Pair, req brain.Request, t Timing, j *journal.Journal) *Engine 
 		kick: make(chan struct{}, 1), retry: make(chan struct{}, 1), requests: make(chan syncRequest), turn: make(chan struct{}),
 	}
 	e.pair.Options.Live = true
-	e.pair.Options.Recent = new(brain.RecentLosses)
 	if j != nil {
 		e.witness = newWitness(j)
 		e.pair.Options.Witness = e.witness.saw

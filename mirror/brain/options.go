@@ -22,8 +22,7 @@ type Options struct {
 	PeerName string // under which the last common states are kept; stable for a pair of locations
 	Live     bool   // keep the connection after a round, if the other end can
 	Guard    guard.Policy
-	Recent   *RecentLosses // of the rounds before; nil: this round stands alone
-	Now      func() int64  // seconds since the epoch, for tree changes
+	Now      func() int64 // seconds since the epoch, for tree changes
 	Logger   *slog.Logger
 	Progress Progress // may be nil
 

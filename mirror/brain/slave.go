@@ -28,9 +28,6 @@ type Slave struct {
 
 // NewSlave returns a slave that opens its store anew for each round, so that others can use it in between. watch may be nil.
 func NewSlave(o Options, open func(context.Context) (store.Store, error), watch func(context.Context) (<-chan struct{}, error)) *Slave {
-	if o.Recent == nil {
-		o.Recent = new(RecentLosses)
-	}
 	return &Slave{o: &o, open: open, changed: watch}
 }
 

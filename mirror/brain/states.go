@@ -21,6 +21,9 @@ func (r *round) refresh(ctx context.Context) error {
 		Witness:  r.Witness,
 		Patience: r.patience(),
 		Restore:  r.restores,
+
+		Lately:    r.lately(),
+		Confirmed: r.allows,
 	})
 	r.out.Undecided = report.Undecided
 	r.out.Notes = append(r.out.Notes, report.Notes...)
@@ -41,6 +44,14 @@ func (r *round) patience() time.Duration {
 	return 0
 }
 
+// lately is for how long losses add up in a continuous mirror. A single run stands alone.
+func (r *round) lately() time.Duration {
+	if r.h.Live {
+		return time.Hour
+	}
+	return 0
+}
+
 // refreshGuard is asked about what vanished from the own store. What the destination of a backup lost threatens nobody: it
 // is put back.
 func (r *round) refreshGuard() func([]store.Loss) error {
@@ -53,27 +64,12 @@ func (r *round) refreshGuard() func([]store.Loss) error {
 // judge asks the deletion guard about what vanished.
 func (r *round) judge(losses []store.Loss) error {
 	p := r.Guard
-	p.Allow = func(name mail.Name) bool { return matches(r.h.AllowExpunge, name) }
-	now := r.Now()
-	all := make([]guard.Loss, len(losses))
-	for i, l := range losses {
-		n := r.Recent.lost(l.Mailbox, now)
-		l.Missing += n
-		l.Known += n
-		all[i] = l
-	}
-	if err := guard.Judge(all, p); err != nil {
-		return err
-	}
-	for _, l := range losses {
-		if p.Allow(l.Mailbox) {
-			r.Recent.forget(l.Mailbox) // what somebody confirmed stops nothing again
-			continue
-		}
-		r.Recent.add(l.Mailbox, l.Missing, now)
-	}
-	return nil
+	p.Allow = r.allows
+	return guard.Judge(losses, p)
 }
+
+// allows reports whether the user confirmed for this round what a mailbox lost.
+func (r *round) allows(name mail.Name) bool { return matches(r.h.AllowExpunge, name) }
 
 // restores reports whether the user wants the vanished mails of a mailbox back.
 func (r *round) restores(name mail.Name) bool { return matches(r.h.Restore, name) }

@@ -87,6 +87,13 @@ type RefreshOptions struct {
 	// Guard is asked once, when everything was looked at, before what vanished without a witness counts as expunged. An error
 	// stops the refresh. Nil accepts everything.
 	Guard func([]Loss) error
+	// Lately: what Guard accepted as lost from a mailbox within so long before counts again with what is lost now, whoever
+	// accepted it; many small losses in a row amount to a large one. 0: this refresh stands alone and leaves nothing to be
+	// counted.
+	Lately time.Duration
+	// Confirmed reports whether the user confirmed the losses of a mailbox: they count for no other refresh, nor do those
+	// before. Nil: none.
+	Confirmed func(mail.Name) bool
 	// Witness reports whether someone saw the mail of this base name being expunged from, or the mailbox (base "") being
 	// deleted. Nil: nobody.
 	Witness func(mailbox mail.Name, base string) bool
@@ -98,7 +105,7 @@ type RefreshOptions struct {
 // Loss is what vanished from one mailbox without a witness.
 type Loss struct {
 	Mailbox mail.Name
-	Known   int  // messages that were known
+	Known   int  // messages that were known, with those that were lost lately
 	Missing int  // of these, how many are gone without a witness and did not turn up in another mailbox
 	Gone    bool // the mailbox itself is gone, or its directories are
 }

@@ -30,6 +30,7 @@ type missingBox struct {
 	when      int64 // when it was deleted, as far as known
 	restore   bool  // forget instead of expunge
 	lost      int   // without a witness, and not found elsewhere
+	lately    store.Lost
 }
 
 // judge finds out which of what is missing has a witness or only moved, asks the guard about the rest, and records all of it
@@ -48,10 +49,16 @@ func (r *refresh) judge(ctx context.Context) error {
 		return err
 	}
 	if r.o.Guard != nil {
+		if err := r.loadLost(); err != nil {
+			return err
+		}
 		if losses := r.losses(); len(losses) > 0 {
 			if err := r.o.Guard(losses); err != nil {
 				return err
 			}
+		}
+		if err := r.rememberLost(); err != nil {
+			return err
 		}
 	}
 	for _, m := range r.missing {
@@ -248,7 +255,8 @@ func (r *refresh) losses() (out []store.Loss) {
 		if m.restore || m.witnessed || m.lost == 0 && !m.gone {
 			continue
 		}
-		out = append(out, store.Loss{Mailbox: m.rec.Name, Known: int(m.rec.Status.Messages), Missing: m.lost, Gone: m.gone})
+		lately := m.lately.Since(r.s.o.Clock(), r.o.Lately)
+		out = append(out, store.Loss{Mailbox: m.rec.Name, Known: int(m.rec.Status.Messages) + lately, Missing: m.lost + lately, Gone: m.gone})
 	}
 	return out
 }

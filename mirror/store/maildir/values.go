@@ -20,6 +20,7 @@ const (
 	bucketDirectories   = "directories"   // name of a level that is no mailbox -> time of its making
 	bucketAttributes    = "attributes/"   // + mailbox GUID: 's' or 'p' + key -> Attribute, JSON
 	bucketUndecided     = "undecided"     // mailbox GUID -> how many mails are missing, and since when, JSON
+	bucketLost          = "lost/"         // + mailbox GUID: lostKey -> Lost, JSON
 	bucketPending       = "pending"       // mailbox GUID + "/" + base name -> identity, JSON; see Apply
 
 	keyValidity      = "validity"      // highest UIDVALIDITY ever seen, 4 bytes

@@ -27,6 +27,7 @@ type box struct {
 	log      []store.LogEntry
 	logStart mail.ModSeq // the log holds every change above it
 	attrs    map[attrKey]store.Attribute
+	lost     store.Lost // without a witness, and accepted
 }
 
 // message is replaced and never changed in place, so that the slices of pointers that mailboxes hold are snapshots.

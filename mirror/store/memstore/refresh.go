@@ -22,6 +22,7 @@ type survey struct {
 type finding struct {
 	name    mail.Name // as it is now, or was
 	known   *box      // nil: a new one
+	missing int       // without a witness
 	disk    *diskBox  // nil: gone
 	forget  bool      // gone, but not deleted
 	added   []string
@@ -135,6 +136,10 @@ func (v *survey) departures(f *finding) {
 		loss.Missing = 0 // they went with the mailbox, which is accounted for
 	}
 	if loss.Gone || loss.Missing > 0 {
+		f.missing = loss.Missing
+		lately := f.known.lost.Since(v.a.now(), v.o.Lately)
+		loss.Known += lately
+		loss.Missing += lately
 		v.losses = append(v.losses, loss)
 	}
 }
@@ -214,6 +219,7 @@ func (v *survey) recordBox(f finding, now int64, r *store.Report) (changed bool)
 	for _, m := range f.lost {
 		b.drop(m.UID)
 	}
+	v.remember(b, f.missing)
 	if len(f.lost) > 0 {
 		b.tick(0)
 		b.dropLog() // whoever asks for changes must look at everything, or the loss would stay
@@ -222,6 +228,17 @@ func (v *survey) recordBox(f finding, now int64, r *store.Report) (changed bool)
 	r.Flags += len(f.changed)
 	r.Expunged += len(f.expunge)
 	return changed || len(f.added)+len(f.changed)+len(f.expunge)+len(f.lost) > 0
+}
+
+// remember keeps what the guard accepted, for refreshes to come.
+func (v *survey) remember(b *box, lost int) {
+	switch {
+	case lost == 0 || v.o.Guard == nil:
+	case v.o.Confirmed != nil && v.o.Confirmed(b.name):
+		b.lost = nil
+	case v.o.Lately > 0:
+		b.lost = b.lost.With(lost, v.a.now(), v.o.Lately)
+	}
 }
 
 func (m *memory) sorted() []*box {

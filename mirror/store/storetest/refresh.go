@@ -2,8 +2,10 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
@@ -413,6 +415,51 @@ var guardCases = map[string]func(*testing.T, *suite){
 		})
 		g.wantNone(t)
 		s.wantDeletion(t, mail.DeletedMailbox, mail.GUID128(guidA))
+	},
+	"Guard/small losses of late amount to a large one": func(t *testing.T, s *suite) {
+		var files []string
+		for i := range 8 {
+			_, file := s.deliver(t, mail.Inbox, fmt.Sprint("mail ", i))
+			files = append(files, file)
+		}
+		lose := func(n int) {
+			for ; n > 0; n-- {
+				s.Outside.Remove(t, mail.Inbox, files[0])
+				files = files[1:]
+			}
+		}
+		ask := func(o store.RefreshOptions, want store.Loss) {
+			t.Helper()
+			g := &guard{}
+			o.Guard = g.ask
+			s.refreshWith(t, o)
+			g.want(t, want)
+		}
+		lately := store.RefreshOptions{Lately: time.Hour}
+		lose(1)
+		ask(store.RefreshOptions{}, store.Loss{Mailbox: mail.Inbox, Known: 8, Missing: 1}) // stands alone
+		lose(1)
+		ask(lately, store.Loss{Mailbox: mail.Inbox, Known: 7, Missing: 1})
+		s.reopen(t)
+		lose(2)
+		refuse := &guard{answer: errGuard}
+		for range 2 {
+			if _, err := s.store.Refresh(t.Context(), store.RefreshOptions{Lately: time.Hour, Guard: refuse.ask}); err != errGuard {
+				t.Errorf("error %v, want the guard's own", err)
+			}
+			s.reopen(t) // as a server that is started again does
+		}
+		refuse.calls--
+		refuse.want(t, store.Loss{Mailbox: mail.Inbox, Known: 7, Missing: 3})
+		ask(lately, store.Loss{Mailbox: mail.Inbox, Known: 7, Missing: 3})
+		lose(1)
+		ask(store.RefreshOptions{}, store.Loss{Mailbox: mail.Inbox, Known: 4, Missing: 1})
+		lose(1)
+		confirmed := lately
+		confirmed.Confirmed = func(name mail.Name) bool { return name == mail.Inbox }
+		ask(confirmed, store.Loss{Mailbox: mail.Inbox, Known: 6, Missing: 4})
+		lose(1)
+		ask(lately, store.Loss{Mailbox: mail.Inbox, Known: 2, Missing: 1})
 	},
 	"Guard/does not count a mail that turned up elsewhere": func(t *testing.T, s *suite) {
 		s.create(t, work, guidA)

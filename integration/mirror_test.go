@@ -360,3 +360,12 @@ func keywordNames(field string) (names []string) {
 	}
 	return names
 }
+
+// An INBOX that never held a mail is the same on both sides; verify said that it was only on the other one.
+func TestMirrorOfAnInboxWithoutMail(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	p.a.Create(t, "INBOX", "Work")
+	deliverMany(t, p.a, "Work", "work", 2)
+	p.settled()
+}

@@ -39,14 +39,12 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 			}
 			deletions = append(deletions, r.leftovers(boxes, remote, sep)...)
 		}
-		if _, there := remote.Lookup(mail.Inbox); there && r.dir != exportOnly {
-			boxes = withoutUnusedInbox(boxes)
+		if _, there := remote.Lookup(mail.Inbox); there {
+			boxes = r.withoutUnusedInbox(boxes)
 		}
 		err = r.sendTree(boxes, deletions, sep, remote)
 	} else {
-		if r.dir != exportOnly {
-			boxes = withoutUnusedInbox(boxes)
-		}
+		boxes = r.withoutUnusedInbox(boxes)
 		if err = r.sendTree(boxes, deletions, sep, nil); err == nil {
 			remote, err = r.receiveTree(ctx, boxes)
 		}
@@ -112,8 +110,12 @@ func (r *round) hasUnseenMail(box mail.Mailbox) bool {
 	return box.Status.UIDNext > base.LastCommonUID+1
 }
 
-// withoutUnusedInbox leaves out an INBOX that never held anything: a fresh account takes over the other side's.
-func withoutUnusedInbox(boxes []mail.Mailbox) []mail.Mailbox {
+// withoutUnusedInbox leaves out an INBOX that never held anything: a fresh account takes over the other side's. Who only
+// compares has to see it.
+func (r *round) withoutUnusedInbox(boxes []mail.Mailbox) []mail.Mailbox {
+	if r.dir == exportOnly || r.h.Verify {
+		return boxes
+	}
 	return slices.DeleteFunc(boxes, func(box mail.Mailbox) bool {
 		return box.Name == mail.Inbox && unused(box) && !hasBelow(boxes, box.Name)
 	})

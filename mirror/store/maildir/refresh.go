@@ -149,7 +149,7 @@ func (r *refresh) look(ctx context.Context) error {
 			}
 		}
 	}
-	return r.s.refreshLevels(tree.levels, r.o.Mailboxes != nil, &r.w)
+	return r.s.refreshLevels(tree.levels, tree.boxes, r.o.Mailboxes != nil, &r.w)
 }
 
 // limit makes the set of the names to look at. If one of those is gone it may have been renamed, so that all names that are

@@ -155,8 +155,9 @@ func (s *Store) subscriptionTimes(names []mail.Name, otherwise int64) (map[mail.
 }
 
 // refreshLevels takes notice of directories that are no mailbox. With Maildir++ there are none on disk, so that those in the
-// catalog, which we made ourselves, stay.
-func (s *Store) refreshLevels(levels []mail.Name, partial bool, w *writer) error {
+// catalog, which we made ourselves, stay. One that holds a mailbox came with that and was not renamed: were it as new as it
+// looks, everything in it would pass for renamed just now.
+func (s *Store) refreshLevels(levels []mail.Name, boxes []place, partial bool, w *writer) error {
 	if s.o.Layout != FS || partial {
 		return nil
 	}
@@ -170,13 +171,22 @@ func (s *Store) refreshLevels(levels []mail.Name, partial bool, w *writer) error
 	if err != nil {
 		return err
 	}
-	now := s.now()
+	holding := make(map[mail.Name]bool)
+	for _, p := range boxes {
+		for n := p.name.Parent(); n != ""; n = n.Parent() {
+			holding[n] = true
+		}
+	}
 	for _, l := range levels {
 		if known[l] {
 			delete(known, l)
 			continue
 		}
-		err := w.add(func(tx store.CatalogTx) error { return tx.SetValue(bucketDirectories, string(l), encodeTime(now)) })
+		made := s.now()
+		if holding[l] {
+			made = 0
+		}
+		err := w.add(func(tx store.CatalogTx) error { return tx.SetValue(bucketDirectories, string(l), encodeTime(made)) })
 		if err != nil {
 			return err
 		}

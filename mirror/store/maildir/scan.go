@@ -599,11 +599,11 @@ func (b *boxScan) finish() error {
 	unwritten := b.r.o.DryRun && (b.rewrite || len(b.kept) > 0 || st.UIDNext > b.listNext)
 	b.sig.dirty = b.hurry || unwritten || len(b.missing) > 0
 	b.rec.Signature = b.sig.encode()
-	if len(b.missing) > 0 {
-		b.r.missing = append(b.r.missing, &missingBox{rec: b.rec, mails: b.missing, sig: b.sig, hurry: b.hurry})
-	}
 	if err := b.trimLog(); err != nil {
 		return err
+	}
+	if len(b.missing) > 0 {
+		b.r.missing = append(b.r.missing, &missingBox{rec: b.rec, mails: b.missing, sig: b.sig, hurry: b.hurry})
 	}
 	return b.r.w.putMailbox(b.rec)
 }

@@ -2,7 +2,9 @@ package maildir
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
@@ -78,16 +80,11 @@ func (s *Store) DeleteDirectory(ctx context.Context, name mail.Name) error {
 		return err
 	}
 	if s.o.Layout == FS {
-		parent, base, err := s.openParent(dir)
+		removed, err := s.removeLevel(dir)
 		if err != nil {
-			return err
-		}
-		defer parent.Close()
-		if err := parent.RemoveDir(base); err == nil {
-			there = true
-		} else if !notExist(err) {
 			return fmt.Errorf("delete directory %q: %w", string(name), err)
 		}
+		there = there || removed
 	}
 	if !there {
 		return fmt.Errorf("delete directory %q: %w", string(name), store.ErrNotFound)
@@ -97,6 +94,42 @@ func (s *Store) DeleteDirectory(ctx context.Context, name mail.Name) error {
 	return s.cat.Update(func(tx store.CatalogTx) error {
 		return putDeletion(tx, mail.Deletion{Kind: mail.DeletedDirectory, ID: s.nameHash(name), Time: now})
 	})
+}
+
+// removeLevel removes the directory of a level of the hierarchy, with what a crash may have left there of a mailbox. One in
+// which somebody keeps other things stays, and the next Refresh finds it.
+func (s *Store) removeLevel(dir string) (there bool, err error) {
+	parent, base, err := s.openParent(dir)
+	if err != nil {
+		return false, err
+	}
+	defer parent.Close()
+	err = parent.RemoveDir(base)
+	if errors.Is(err, fs.ErrExist) { // it is not empty
+		if err = s.removeEmptyParts(dir); err == nil {
+			err = parent.RemoveDir(base)
+		}
+	}
+	if errors.Is(err, fs.ErrExist) {
+		s.log.Warn("a directory that is to be deleted holds other files, and stays", "path", dir)
+		return true, nil
+	}
+	return err == nil, ignoreGone(err)
+}
+
+// removeEmptyParts removes what is empty of the directories of a mailbox that is none any more.
+func (s *Store) removeEmptyParts(dir string) error {
+	d, err := s.fs.OpenDir(dir)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	defer d.Close()
+	for _, sub := range []string{"cur", "new", "tmp"} {
+		if err := d.RemoveDir(sub); err != nil && !notExist(err) && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // dropDirectory forgets a level of the hierarchy and reports whether it was known.

@@ -29,6 +29,7 @@ type session struct {
 	stop   context.CancelFunc
 	ops    int       // that users still do
 	after  time.Time // when they had done all; zero before
+	calm   time.Time // when no round of before that was under way any more; zero before
 	hurt   bool      // the journal cannot take records any more
 
 	rounds  uint64
@@ -199,7 +200,8 @@ func (l *session) mend() {
 	}
 }
 
-// settled reports whether the session may end: after two full syncs, as some things are believed in a second look.
+// settled reports whether the session may end: after two full syncs that began when users had done all, as some things are
+// believed in a second look.
 func (l *session) settled() bool {
 	const follow = 5 * time.Second
 	st := l.engine.Status()
@@ -207,8 +209,11 @@ func (l *session) settled() bool {
 		l.rounds = st.Rounds
 		l.note("round %d: %s", st.Rounds, st.State)
 	}
+	if st.State == mirror.StateInSync && l.calm.IsZero() {
+		l.calm = time.Now()
+	}
 	return time.Since(l.after) > quiet ||
-		st.State == mirror.StateInSync && st.LastFull.After(l.after.Add(timing.FullSync+follow)) && time.Since(st.LastFull) > follow
+		st.State == mirror.StateInSync && st.LastFull.After(l.calm.Add(timing.FullSync+follow)) && time.Since(st.LastFull) > follow
 }
 
 func (l *session) answering() int {

@@ -289,6 +289,34 @@ var regressions = map[string]string{
 		{"Op":"recreate","Side":0,"Seed":12056073205384447546}
 		{"Op":"sync","Side":1,"Seed":14689710725837175474,"Type":"c","Fault":{"What":"crash","At":15,"Loss":3,"Seed":8705191565270880299}}
 		{"Op":"sync","Side":1,"Seed":15948549776630727305,"Type":"c","Users":2,"Fault":{"Second":true,"What":"crash","At":4,"Loss":2,"Seed":301003840939479650}}`,
+	"a level of the hierarchy that came with a mailbox passed for renamed just now, and names went to and fro between three": `
+		++ fs ++
+		{"Op":"create","Side":0,"Seed":17121104181857332639}
+		{"Op":"sync","Side":1,"Seed":3242901006813544965,"Type":"s"}
+		{"Op":"sync","Side":2,"Seed":3764062668992884033,"Type":"s","Reversed":true}
+		{"Op":"rename","Side":2,"Seed":16635969129116333484}
+		{"Op":"sync","Side":2,"Seed":272213468304780816,"Type":"s","Cut":19}
+		{"Op":"create","Side":0,"Seed":3040907325248541159}
+		{"Op":"rename","Side":2,"Seed":11594473138891873554}`,
+	"the log of a mailbox from which a mail was missing did not remember that it had been trimmed": `
+		fs ++
+		{"Op":"create","Side":1,"Seed":7720269009017796148}
+		{"Op":"create","Side":0,"Seed":6604945563031573577}
+		{"Op":"create","Side":1,"Seed":7199338715091900631}
+		{"Op":"sync","Side":1,"Seed":10139979391123375641,"Type":"c"}
+		{"Op":"burst","Side":1,"Seed":17968721656138344584}
+		{"Op":"sync","Side":1,"Seed":7430193501006751219,"Type":"f"}
+		{"Op":"move","Side":0,"Seed":15805372355792042843}
+		{"Op":"sync","Side":1,"Seed":12098632702105390800,"Type":"f","Fault":{"Second":true,"What":"crash","At":29,"Loss":1,"Seed":10773239555348164557},"Restore":true}
+		{"Op":"move","Side":0,"Seed":11882848265154968234}
+		{"Op":"clock","Side":0,"Seed":16631349291658604856}
+		{"Op":"live","Side":0,"Seed":12070339921608699684,"Reversed":true,"Users":3}`,
+	"a power cut left only tmp of a mailbox that was removed, and its directory could not be deleted": `
+		fs fs backup
+		{"Op":"create","Side":1,"Seed":7251741264553960024}
+		{"Op":"delete","Side":1,"Seed":14432479872961688071}
+		{"Op":"sync","Side":1,"Seed":12692421695836005178,"Type":"s","Fault":{"Second":true,"What":"crash","At":4,"Loss":1,"Seed":6668195233086823553}}
+		{"Op":"sync","Side":1,"Seed":17766070658554114323,"Type":"s"}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -25,7 +25,10 @@ func (u *user) create() error {
 		}
 		u.r.born = true
 	}
-	return u.makeBox(dir, name)
+	if err := u.makeBox(dir, name); err != nil {
+		return err
+	}
+	return u.record(mail.Event{Op: mail.EventMailboxCreate, Mailbox: name}, "")
 }
 
 // makeBox makes a mailbox and the levels above it, durably.
@@ -211,7 +214,10 @@ func (u *user) recreate() error {
 	if u.through == nil {
 		delete(u.r.witnessed, witnessed{name, ""})
 	}
-	return u.makeBox(dir, name)
+	if err := u.makeBox(dir, name); err != nil {
+		return err
+	}
+	return u.record(mail.Event{Op: mail.EventMailboxCreate, Mailbox: name}, "")
 }
 
 func (u *user) subscribe() error   { return u.setSubscription(true) }

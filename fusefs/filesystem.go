@@ -47,8 +47,9 @@ type fileSystem struct {
 	table     *inode.Table
 	dirs      map[inode.ID]*directory
 	byPath    map[string]*directory
-	boxes     map[string]*mailbox // by the path of the mailbox directory
-	aliases   map[inode.ID]inode.ID
+	boxes     map[string]*mailbox     // by the path of the mailbox directory
+	aliases   map[inode.ID]inode.ID   // alias -> the node it stands for
+	aliasesOf map[inode.ID][]inode.ID // and the other way
 	pastNames *pastNames
 	listings  map[uint64]*listing
 	handles   uint64
@@ -109,7 +110,7 @@ func newFileSystem(rootFD int, opts Options) (*fileSystem, error) {
 		umask: processUmask(), isRoot: syscall.Geteuid() == 0,
 		table: inode.NewTable(), dirs: map[inode.ID]*directory{},
 		byPath: map[string]*directory{}, boxes: map[string]*mailbox{},
-		aliases: map[inode.ID]inode.ID{}, pastNames: newPastNames(maxPastNames, pastNameAge),
+		aliases: map[inode.ID]inode.ID{}, aliasesOf: map[inode.ID][]inode.ID{}, pastNames: newPastNames(maxPastNames, pastNameAge),
 		listings: map[uint64]*listing{}, rewrites: map[inode.ID]*rewrite{},
 	}
 	f.notices = newNotifier(opts.Logger)

@@ -158,6 +158,7 @@ func (f *fileSystem) dropName(d *directory, name string, id inode.ID) {
 	f.forgetName(d, name, id)
 	if n := f.table.Get(id); n != nil && n.Name == "" {
 		f.table.Unindex(id)
+		f.endAliases(id)
 		f.dropIfUnused(id)
 	}
 }

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"container/list"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -186,8 +187,18 @@ func (f *fileSystem) alias(d *directory, name string, real inode.ID) inode.ID {
 	n.Dir, n.Name = d.id, name
 	r.Lookups++ // the alias holds on to it
 	f.aliases[id] = real
+	f.aliasesOf[real] = append(f.aliasesOf[real], id)
 	f.pastNames.alias[key] = id
 	return id
+}
+
+// endAliases makes the kernel forget the names of the past of a mail that has no name any more. It would remember them until its
+// memory gets short, and the file would stay open for so long. The caller holds mu.
+func (f *fileSystem) endAliases(real inode.ID) {
+	for _, id := range f.aliasesOf[real] {
+		n := f.table.Get(id)
+		f.notices.entry(n.Dir, n.Name)
+	}
 }
 
 // dropAlias lets go of the node that an alias stood for. The caller holds mu.
@@ -201,6 +212,10 @@ func (f *fileSystem) dropAlias(id inode.ID) {
 		delete(f.pastNames.alias, key)
 	}
 	delete(f.aliases, id)
+	f.aliasesOf[real] = slices.DeleteFunc(f.aliasesOf[real], func(a inode.ID) bool { return a == id })
+	if len(f.aliasesOf[real]) == 0 {
+		delete(f.aliasesOf, real)
+	}
 	if r := f.table.Get(real); r != nil {
 		r.Lookups--
 		f.dropIfUnused(real)

@@ -1,8 +1,12 @@
 package fusefs_test
 
 import (
+	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestAStaleNameReachesItsMail(t *testing.T) {
@@ -63,5 +67,45 @@ func TestAnAliasOutlivesItsMail(t *testing.T) {
 		exec 3< $M/new/a; rm $M/cur/a:2,; cat <&3; test ! -e $M/new/a`)
 	if out != "x\n" {
 		t.Errorf("read %q", out)
+	}
+}
+
+// deleted counts the descriptors of this process whose file has no name any more.
+func deleted(t *testing.T) (n int) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if file, _ := os.Readlink(link); strings.HasSuffix(file, " (deleted)") {
+			n++
+		}
+	}
+	return n
+}
+
+// A mail that is gone is not kept open for a name that it used to have: the kernel remembers such a name until its memory gets
+// short, and asks each time, so nothing would ever end it.
+func TestAStaleNameDoesNotKeepItsMailOpen(t *testing.T) {
+	for how, remove := range map[string]string{
+		"through the mount": `rm $M/cur/$i:2,S`, "by an old name": `rm $M/cur/$i:2,`, "behind the mount": `rm $B/cur/$i:2,S`, "moved": `mv $M/cur/$i:2,S $M/x; rm $M/x`,
+	} {
+		t.Run(how, func(t *testing.T) {
+			m := mountMaildir(t, nil)
+			before := deleted(t)
+			m.sh(t, `for i in 1 2 3 4 5; do echo x > $M/tmp/$i; mv $M/tmp/$i $M/new/$i; mv $M/new/$i $M/cur/$i:2,; done`)
+			m.sh(t, `for i in 1 2 3 4 5; do mv $M/cur/$i:2, $M/cur/$i:2,S; cat $M/new/$i; done`)
+			m.sh(t, `for i in 1 2 3 4 5; do cat $M/new/$i $M/cur/$i:2,; `+remove+`; done`)
+			m.Invalidate("cur")
+			m.Invalidate("none") // returns when the kernel has been told
+			limit := time.Now().Add(10 * time.Second) // the kernel's word comes by itself
+			for deleted(t) > before && time.Now().Before(limit) {
+				runtime.Gosched()
+			}
+			if after := deleted(t); after > before {
+				t.Errorf("%d files without a name are open", after-before)
+			}
+		})
 	}
 }

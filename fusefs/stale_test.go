@@ -98,7 +98,7 @@ func TestAStaleNameDoesNotKeepItsMailOpen(t *testing.T) {
 			m.sh(t, `for i in 1 2 3 4 5; do mv $M/cur/$i:2, $M/cur/$i:2,S; cat $M/new/$i; done`)
 			m.sh(t, `for i in 1 2 3 4 5; do cat $M/new/$i $M/cur/$i:2,; `+remove+`; done`)
 			m.Invalidate("cur")
-			m.Invalidate("none") // returns when the kernel has been told
+			m.Invalidate("none")                      // returns when the kernel has been told
 			limit := time.Now().Add(10 * time.Second) // the kernel's word comes by itself
 			for deleted(t) > before && time.Now().Before(limit) {
 				runtime.Gosched()

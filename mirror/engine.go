@@ -183,7 +183,7 @@ func (l *loop) last(ctx context.Context) {
 	if l.failures > 0 || l.queued() == 0 && !l.follow && len(l.kick) == 0 {
 		return
 	}
-	if l.master != nil && !l.master.Woken() && l.push(ctx, reason{}) {
+	if l.master != nil && !l.master.Woken() && l.push(ctx, reason{}) && l.queued() == 0 {
 		return
 	}
 	l.here = true
@@ -199,7 +199,7 @@ func (l *loop) step(ctx, work context.Context) {
 		}
 		return
 	}
-	if why.request == nil && time.Since(l.lastFull) >= l.timing.FullSync {
+	if why.request == nil && time.Since(l.lastFull) >= l.fullSync() {
 		why.full = true
 	}
 	agreed := why.push == nil || l.accept(work)
@@ -303,7 +303,16 @@ func (l *loop) pause() time.Duration {
 	case l.master == nil:
 		return min(l.timing.Poll, l.timing.FullSync)
 	}
-	return max(0, l.timing.FullSync-time.Since(l.lastFull))
+	return max(0, l.fullSync()-time.Since(l.lastFull))
+}
+
+// fullSync is the time between two full syncs. A round takes along what is left of a body that goes ahead of its mail, and keeps
+// everything else waiting, so it comes later then.
+func (l *loop) fullSync() time.Duration {
+	if l.master != nil && l.master.Ahead() {
+		return 4 * l.timing.FullSync
+	}
+	return l.timing.FullSync
 }
 
 // word is what the other side said between two rounds. Neither: that it wants a round, or nothing.
@@ -424,6 +433,8 @@ func (l *loop) push(ctx context.Context, why reason) (done bool) {
 	case err == nil && verdict == brain.NeedRound:
 		l.abandon(ticket)
 		return false
+	case err == nil && verdict == brain.Partly:
+		out.Desync = true // what the journal says does not count as sent yet
 	case err == nil:
 		out.Undecided = out.Undecided || l.open
 		ticket.silent = verdict == brain.Settled

@@ -188,6 +188,7 @@ func (a *app) brainOptions(cfg *config.Config, log *slog.Logger) brain.Options {
 			}
 			return endpoint.SyncLock(ctx, home, wait)
 		},
+		Spool: endpoint.Spool(cfg.StateDir),
 	}
 }
 

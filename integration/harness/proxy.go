@@ -22,6 +22,8 @@ type Link struct {
 	target string
 
 	delay    time.Duration // one way
+	rate     int           // bytes per second in each direction; 0: as many as can
+	carried  int64         // bytes so far, in both directions
 	mu       sync.Mutex
 	listener net.Listener
 	conns    map[net.Conn]bool
@@ -51,6 +53,20 @@ func (l *Link) Slow(oneWay time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.delay = oneWay
+}
+
+// Narrow lets only so many bytes per second through from now on, in each direction; 0: as many as can.
+func (l *Link) Narrow(bytesPerSecond int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.rate = bytesPerSecond
+}
+
+// Carried is how many bytes have passed, in both directions.
+func (l *Link) Carried() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.carried
 }
 
 // Options are the settings with which the remote can be reached through the link.
@@ -157,6 +173,16 @@ type parcel struct {
 	due   time.Time
 }
 
+// width is how much to pass on at once: on a narrow link what takes 10 ms.
+func (l *Link) width(most int) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rate == 0 {
+		return most
+	}
+	return max(1, min(most, l.rate/100))
+}
+
 // carry passes on bytes, each after the delay that was in force when it was sent. Either side may end it.
 func (l *Link) carry(to, from net.Conn) {
 	way := make(chan parcel, 1<<10)
@@ -172,8 +198,14 @@ func (l *Link) carry(to, from net.Conn) {
 	}()
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := from.Read(buf)
+		n, err := from.Read(buf[:l.width(len(buf))])
 		l.mu.Lock()
+		if l.carried += int64(n); l.rate > 0 {
+			pause := time.Duration(n) * time.Second / time.Duration(l.rate)
+			l.mu.Unlock()
+			time.Sleep(pause) // whoever sends has to wait, too
+			l.mu.Lock()
+		}
 		due := time.Now().Add(l.delay)
 		l.mu.Unlock()
 		passing, cut := l.pass(n)

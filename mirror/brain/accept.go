@@ -170,16 +170,18 @@ func (a *acceptance) open(ctx context.Context, head pushHead) (*exchange, error)
 		return nil, nil
 	}
 	x.theirs, x.hasBase, x.base = head.box, true, base
+	if ok, err := x.unchanged(ctx); err != nil || !ok {
+		return nil, err
+	}
 	return x, nil
 }
 
-// agrees reports whether the sender means the common state that is known here, and nothing changed here since.
+// agrees reports whether the sender means the common state that is known here.
 func (h *pushHead) agrees(base store.State, own mail.Status, epoch uint64) bool {
 	c := h.claim
 	return c.Epoch == epoch && c.UIDValidity == base.UIDValidity && h.box.UIDValidity == own.UIDValidity &&
 		c.LastCommonUID == base.LastCommonUID && c.LastCommonModSeq == base.Remote.HighestModSeq &&
-		base.Local == store.Numbers{UIDNext: c.UIDNext, Messages: c.Messages, HighestModSeq: c.HighestModSeq} &&
-		base.Local == store.NumbersOf(own)
+		base.Local == store.Numbers{UIDNext: c.UIDNext, Messages: c.Messages, HighestModSeq: c.HighestModSeq}
 }
 
 // takeChanges plans what the sender says of a mailbox. Not taken: it cannot be carried out as it was said.
@@ -191,6 +193,9 @@ func (x *exchange) takeChanges(ctx context.Context) (taken bool, err error) {
 	if in.resync || in.again || p.Restart || len(p.Realign) > 0 || p.UIDValidity != 0 && p.UIDValidity != x.own.UIDValidity ||
 		p.LastCommon+1 != x.theirs.UIDNext {
 		return false, nil
+	}
+	if x.withheld != 0 && x.theirs.UIDNext != x.withheld {
+		return false, nil // both sides gave out the same UIDs
 	}
 	for _, a := range in.adds {
 		if a.uid() >= x.theirs.UIDNext {

@@ -15,6 +15,8 @@
 // dsync-brain-mailbox.c. Between two dsyncfs ends, told by fields of the handshake that a Dovecot ignores, a round can be
 // followed by another on the same connection, and a round leaves out mailboxes whose numbers are known on both sides.
 //
+// Between two rounds either side pushes what changed, see push.go, and large bodies go ahead of their mails, see ahead.go.
+//
 // Start from [Master], [Slave] and [Pipe]. Two goroutines work while a mailbox is compared, one that sends and one that
 // receives; the receiver waits for the sender only after the last body, so bounded pipes cannot deadlock. The package knows no wire, no file
 // and no clock but [Options.Now].

@@ -26,6 +26,8 @@ type exchange struct {
 	logVoid     bool                                                // the own log is of no use any more
 	alike       *likeness                                           // this exchange only adopts: see round.adopt
 	aligned     func(after mail.UID) iter.Seq2[mail.Message, error] // the own messages after the alignment; nil: as they are
+	withheld    mail.UID                                            // the own messages from here on are left out; 0: none
+	hidden      uint32                                              // how many these are
 
 	requested requests
 	sent      int
@@ -270,6 +272,9 @@ func (x *exchange) stateNow() item.State {
 	s := x.incoming.status
 	if x.incoming.status.GUID.IsZero() {
 		s = x.mb.Status() // nothing was applied
+	}
+	if x.withheld != 0 {
+		s.UIDNext, s.Messages = x.withheld, s.Messages-x.hidden
 	}
 	validity := x.own.UIDValidity
 	if x.incoming.resync {

@@ -124,8 +124,21 @@ func (x *exchange) complement(ctx context.Context, c *item.Change, m *mail.Messa
 	return err
 }
 
-// logged yields what the log holds since the last common state.
+// logged yields what the log holds since the last common state, of messages that are not withheld.
 func (x *exchange) logged() iter.Seq2[store.Change, error] {
+	if x.withheld == 0 {
+		return x.wholeLog()
+	}
+	return func(yield func(store.Change, error) bool) {
+		for e, err := range x.wholeLog() {
+			if err == nil && e.UID >= x.withheld || !yield(e, err) {
+				return
+			}
+		}
+	}
+}
+
+func (x *exchange) wholeLog() iter.Seq2[store.Change, error] {
 	if x.logVoid {
 		return func(func(store.Change, error) bool) {}
 	}
@@ -187,18 +200,31 @@ func digest(mb store.Mailbox) (sum mail.ContentHash, err error) {
 type requests struct {
 	uids  []mail.UID
 	guids map[mail.GUID]struct{} // asked for without a UID
+	have  map[mail.UID]uint64    // what came ahead of a body
 }
 
 func (q *requests) add(it *item.Request) {
 	switch {
 	case it.UID != 0:
 		q.uids = append(q.uids, it.UID)
+		q.has(it.UID, it.Have)
 	case it.GUID != "":
 		if q.guids == nil {
 			q.guids = make(map[mail.GUID]struct{})
 		}
 		q.guids[it.GUID] = struct{}{}
 	}
+}
+
+// has notes that the other side has so many bytes of a body.
+func (q *requests) has(uid mail.UID, n uint64) {
+	if n == 0 {
+		return
+	}
+	if q.have == nil {
+		q.have = make(map[mail.UID]uint64)
+	}
+	q.have[uid] = n
 }
 
 // sendMails answers the requests by ascending UID, so that the other side can commit as they come.
@@ -256,6 +282,12 @@ func (x *exchange) sendMail(ctx context.Context, m mail.Message) error {
 	default:
 		it.Body = body
 		x.sent++
+		if n := x.requested.have[m.UID]; n > 0 && n <= uint64(body.Size()) {
+			it.Offset = n
+			if it.Body, err = without(body, int64(n)); err != nil {
+				return errors.Join(err, body.Close())
+			}
+		}
 	}
 	return x.r.c.send(it)
 }

@@ -338,10 +338,24 @@ func (x *exchange) plan(format string, args ...any) {
 
 // messages are the own ones, as they are after the alignment.
 func (x *exchange) messages() func(mail.UID) iter.Seq2[mail.Message, error] {
-	if x.aligned != nil {
+	switch {
+	case x.aligned != nil:
 		return x.aligned
+	case x.withheld != 0:
+		return x.older
 	}
 	return x.mb.Messages
+}
+
+// older yields the own messages that are not withheld.
+func (x *exchange) older(after mail.UID) iter.Seq2[mail.Message, error] {
+	return func(yield func(mail.Message, error) bool) {
+		for m, err := range x.mb.Messages(after) {
+			if err == nil && m.UID >= x.withheld || !yield(m, err) {
+				return
+			}
+		}
+	}
 }
 
 func sortAdds(adds []add) {

@@ -46,6 +46,7 @@ type add struct {
 	plan     *merge.Add
 	instance int32 // of plan.Instances
 	origin   source
+	have     uint64 // bytes of the body came ahead
 	staged   store.Staged
 	from     store.Location
 	details  *item.Mail // dates and POP3 fields of a mail that came from the peer
@@ -156,7 +157,7 @@ func (in *incoming) chooseSource(a *add, index int32) {
 		a.origin, a.from = copied, store.Location{Mailbox: in.x.own.GUID, UID: a.plan.Copy}
 		return
 	}
-	a.origin = fromPeer
+	a.origin, a.have = fromPeer, uint64(in.x.r.link.have(a.plan.GUID))
 	in.waiting[a.plan.GUID] = index
 }
 
@@ -185,7 +186,7 @@ func (in *incoming) findElsewhere(ctx context.Context) error {
 func (in *incoming) requests(yield func(*item.Request) bool) {
 	for i := range in.adds {
 		a := &in.adds[i]
-		if a.instance == 0 && a.origin == fromPeer && !yield(&item.Request{GUID: a.plan.GUID, UID: a.plan.RemoteUID}) {
+		if a.instance == 0 && a.origin == fromPeer && !yield(&item.Request{GUID: a.plan.GUID, UID: a.plan.RemoteUID, Have: a.have}) {
 			return
 		}
 	}
@@ -204,10 +205,19 @@ func (in *incoming) receive(ctx context.Context, it *item.Mail) error {
 		in.noteDesync(fmt.Sprintf("message %q vanished on the other side", it.GUID))
 		return nil
 	}
-	body := &countingReader{r: it.Body}
+	whole, err := in.x.r.link.join(it)
+	if err != nil {
+		return err
+	}
+	body := &countingReader{r: whole}
 	st, err := in.x.mb.Stage(ctx, in.message(a, it), body.unwrap())
 	if err = errors.Join(err, it.Body.Close()); err != nil {
 		return fmt.Errorf("saving message %q: %w", it.GUID, err)
+	}
+	if it.Offset > 0 {
+		if err := in.x.r.link.dropArriving(); err != nil {
+			return err
+		}
 	}
 	size := body.size()
 	it.Body = nil

@@ -24,7 +24,7 @@ type Master struct {
 	c *conversation
 	// live says that the other side keeps the connection and watches its store.
 	live bool
-	link link
+	link *link
 	// pushed is the begin of a push that was heard of and neither accepted nor thrown away yet.
 	pushed *item.Mailbox
 	// Hurry: the next round decides at once what became of mails that just vanished, as somebody waits for it.
@@ -39,7 +39,7 @@ type Master struct {
 // NewMaster takes over the Peer.
 func NewMaster(p Peer, o Options) *Master {
 	c := newConversation(p)
-	return &Master{o: &o, c: c, link: link{o: &o, c: c, master: true}}
+	return &Master{o: &o, c: c, link: newLink(&o, c, true)}
 }
 
 // Close ends the connection. To a Dovecot that was not used it says so: else that takes it for an error.
@@ -48,6 +48,7 @@ func (m *Master) Close() error {
 		_ = m.c.send(&item.Done{})
 		_ = m.c.flush()
 	}
+	defer m.link.drop()
 	return m.c.close()
 }
 
@@ -61,35 +62,53 @@ func (m *Master) Lost() bool { return m.lost }
 func (m *Master) Live() bool { return m.live }
 
 // Idle waits between two rounds until the other side says something: that its store changed (nil), or what changed, which
-// Accept takes. The error is that of ctx or of a lost connection.
+// Accept takes. Meanwhile it sends large bodies ahead; when one has arrived a Push is due (nil, too; see Woken). The error is
+// that of ctx or of a lost connection.
 func (m *Master) Idle(ctx context.Context) (*Push, error) {
 	if m.c.woken {
 		return nil, nil
 	}
 	m.c.idle(true)
 	defer m.c.idle(false)
-	select {
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case got := <-m.c.next():
-		m.c.waiting = false
-		if got.err != nil {
-			return nil, unexpectedEOF(got.err)
+	for ctx.Err() == nil && !m.link.arrived() {
+		if err := m.link.pump(); err != nil {
+			return nil, err
 		}
-		switch it := got.item.(type) {
-		case *item.Wake:
-			m.c.woken = true
-			return nil, nil
-		case *item.Mailbox:
-			m.pushed = it
-			return &Push{}, nil
-		case *item.Finish:
-			return nil, cmp.Or(finishError(it), unexpected(it))
-		default:
-			return nil, unexpected(it)
+		select {
+		case <-ctx.Done():
+		case got := <-m.c.next():
+			m.c.waiting = false
+			if got.err != nil {
+				return nil, unexpectedEOF(got.err)
+			}
+			if taken, err := m.c.takeAside(got.item); err != nil {
+				return nil, err
+			} else if !taken {
+				return m.hear(got.item)
+			}
 		}
 	}
+	return nil, context.Cause(ctx)
 }
+
+// hear says what an item between two rounds means.
+func (m *Master) hear(it item.Item) (*Push, error) {
+	switch it := it.(type) {
+	case *item.Wake:
+		m.c.woken = true
+		return nil, nil
+	case *item.Mailbox:
+		m.pushed = it
+		return &Push{}, nil
+	case *item.Finish:
+		return nil, cmp.Or(finishError(it), unexpected(it))
+	default:
+		return nil, unexpected(it)
+	}
+}
+
+// Ahead reports whether a large body is on its way to the other side, between pushes.
+func (m *Master) Ahead() bool { return m.link.out != nil }
 
 // Push says that the other side pushes what changed there.
 type Push struct{}
@@ -122,12 +141,12 @@ func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome
 	m.begun = true
 	req.Hostname = m.o.Hostname
 	req.SendMailRequests = true
-	req.Dsyncfs, req.Live, req.Hurry, req.Epoch = extension, m.o.Live, m.Hurry, s.Epoch()
+	req.Dsyncfs, req.Live, req.Hurry, req.Epoch = m.o.version(), m.o.Live, m.Hurry, s.Epoch()
 	if len(req.HashedHeaders) == 0 {
 		req.HashedHeaders = []string{"Date", "Message-ID"}
 	}
 	r := &round{
-		Options: m.o, h: &req, master: true, dir: directionOf(&req, true), store: s, c: m.c,
+		Options: m.o, h: &req, master: true, dir: directionOf(&req, true), store: s, c: m.c, link: m.link,
 		newBases: make(map[mail.MailboxGUID]store.State), hurry: m.Hurry, here: m.Here, thorough: req.Type == item.SyncFull,
 	}
 	err := m.run(ctx, r)

@@ -13,7 +13,7 @@ import (
 )
 
 // extension is the version of the dsyncfs extension that this brain speaks.
-const extension = 2
+const extension = aheadVersion
 
 // Options is what a side brings to a round of its own; everything else is the master's to say in its handshake.
 type Options struct {
@@ -32,6 +32,10 @@ type Options struct {
 
 	// Witness reports whether someone saw a mail, or with an empty base the mailbox, go away; see store.RefreshOptions.
 	Witness func(mailbox mail.Name, base string) bool
+
+	// Spool makes room for a large body that the other side sends ahead. Nil: large bodies come by rounds.
+	Spool func() (Spool, error)
+	Slice int // bytes of a body that are sent at once; larger bodies than some of these go ahead. 0: 64 KiB
 }
 
 // Progress is told how far a round is. Its methods may be called from two goroutines.
@@ -127,6 +131,7 @@ type round struct {
 	buf        []byte
 	thorough   bool   // the own store is looked at behind everybody's back
 	stock      *stock // the other side is no dsyncfs
+	link       *link  // of the kept connection
 	ended      bool   // the other side takes the list of mailboxes for ended
 }
 

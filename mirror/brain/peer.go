@@ -37,6 +37,8 @@ type conversation struct {
 	waiting bool // an item was demanded and not delivered yet
 	woken   bool // the other side said that it changed, while something else was going on
 	done    chan struct{}
+
+	aside func(item.Item) (taken bool, err error) // takes items that are due anywhere; may be nil
 }
 
 type received struct {
@@ -83,9 +85,23 @@ func (c *conversation) recv(ctx context.Context) (item.Item, error) {
 				c.woken = true
 				continue
 			}
+			if taken, err := c.takeAside(r.item); taken || err != nil {
+				if err != nil {
+					return nil, err
+				}
+				continue
+			}
 			return r.item, nil
 		}
 	}
+}
+
+// takeAside takes an item that is due anywhere.
+func (c *conversation) takeAside(it item.Item) (taken bool, err error) {
+	if c.aside == nil {
+		return false, nil
+	}
+	return c.aside(it)
 }
 
 // idle tells a Peer that can know when silence is no error.

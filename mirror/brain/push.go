@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/mail"
@@ -26,7 +27,8 @@ import (
 // pushVersion is the first version of the extension whose speakers know of pushes.
 const pushVersion = 2
 
-// What is more than this goes by a round, which asks for what it needs and commits as it goes.
+// What is more than this goes by a round, which asks for what it needs and commits as it goes. A single large body goes ahead
+// instead; see ahead.go.
 const (
 	maxPushChanges = 500     // records of one push; fewer than a batch, so that nothing is committed before all is known to fit
 	maxPushBytes   = 1 << 20 // bodies of one push
@@ -39,6 +41,7 @@ type Verdict uint8
 const (
 	Settled   Verdict = iota // both sides are in sync, as far as this one can see; nothing was sent
 	Taken                    // the receiver has made the changes durable
+	Partly                   // likewise, if there were any, but for mails whose bodies go ahead
 	NeedRound                // only a round can tell
 )
 
@@ -50,21 +53,33 @@ type link struct {
 	h      *item.Handshake // nil: only a round can follow
 	peer   *item.Handshake
 	tree   [sha256.Size]byte
+
+	out *outgoing // a body that goes ahead; nil: none
+	in  *arriving // one that comes ahead
 }
 
-// remember takes note of a round that succeeded.
+func newLink(o *Options, c *conversation, master bool) *link {
+	l := &link{o: o, c: c, master: master}
+	c.aside = l.aside
+	return l
+}
+
+// remember takes note of a round that succeeded. It sent all bodies.
 func (l *link) remember(r *round) {
+	l.drop()
 	l.h = nil
 	if !r.ours() || min(r.h.Dsyncfs, r.peer.Dsyncfs) < pushVersion || !r.continuous() {
 		return
 	}
-	l.h, l.peer, l.tree = r.h, r.peer, fingerprint(r.local)
+	h := *r.h
+	h.Type = item.SyncState // pushes start from the common states, however they were reached
+	l.h, l.peer, l.tree = &h, r.peer, fingerprint(r.local)
 }
 
 // continuous reports whether the round was one of a two-way mirror without peculiarities.
 func (r *round) continuous() bool {
 	h := r.h
-	return h.Live && h.Type == item.SyncState && r.dir == twoWay && !h.DryRun && !h.Verify && !h.NoMailSync && !h.NoBackupOverwrite &&
+	return h.Live && (h.Type == item.SyncState || h.Type == item.SyncFull) && r.dir == twoWay && !h.DryRun && !h.Verify && !h.NoMailSync && !h.NoBackupOverwrite &&
 		len(h.Restore)+len(h.AllowExpunge) == 0 && r.filter().Empty()
 }
 
@@ -81,13 +96,18 @@ func fingerprint(boxes []mail.Mailbox) (sum [sha256.Size]byte) {
 // round makes a round of the side's store that has no conversation of its own yet.
 func (l *link) round(s store.Store, hurry bool) *round {
 	return &round{
-		Options: l.o, h: l.h, peer: l.peer, master: l.master, dir: twoWay, store: s, c: l.c,
+		Options: l.o, h: l.h, peer: l.peer, master: l.master, dir: twoWay, store: s, c: l.c, link: l,
 		newBases: make(map[mail.MailboxGUID]store.State), hurry: hurry,
 	}
 }
 
 // fail tells the other side of an error that came before a push was begun or taken.
-func (l *link) fail(err error) error { return l.round(nil, false).fail(err) }
+func (l *link) fail(err error) error {
+	if l.h == nil {
+		return err
+	}
+	return l.round(nil, false).fail(err)
+}
 
 // push tells the other side what changed in s since the last common states. With NeedRound it may have crossed something of the
 // other side's, so that the master is about to start a round, or has: then its Handshake is returned.
@@ -107,6 +127,14 @@ func (l *link) push(ctx context.Context, s store.Store, hurry bool) (Verdict, Ou
 	if p.crossed.happened || p.refused {
 		return NeedRound, p.out, p.crossed, nil
 	}
+	if l.out != nil && l.out.told {
+		if err := l.dropOutgoing(); err != nil {
+			return NeedRound, p.out, crossing{}, err
+		}
+	}
+	if p.later {
+		return Partly, p.out, crossing{}, nil
+	}
 	return Taken, p.out, crossing{}, nil
 }
 
@@ -120,8 +148,10 @@ type crossing struct {
 type push struct {
 	*round
 	boxes   []*pushedMailbox
+	left    []*pushedMailbox // opened, and nothing is said of them
 	changes int
 	bytes   int64
+	later   bool // there are mails whose bodies go ahead
 
 	crossed crossing
 	refused bool
@@ -134,7 +164,7 @@ type pushedMailbox struct {
 }
 
 func (p *push) close() {
-	for _, b := range p.boxes {
+	for _, b := range slices.Concat(p.boxes, p.left) {
 		b.close()
 	}
 }
@@ -160,16 +190,22 @@ func (p *push) prepare(ctx context.Context, tree [sha256.Size]byte) (Verdict, er
 			return NeedRound, err
 		}
 	}
-	if len(p.boxes) == 0 {
-		return Settled, nil
-	}
-	if err := p.chooseBodies(ctx); err != nil || p.bytes > maxPushBytes {
+	if fits, err := p.choose(ctx); err != nil || !fits {
 		return NeedRound, err
 	}
-	return Taken, nil
+	if fits, err := p.describe(ctx); err != nil || !fits {
+		return NeedRound, err
+	}
+	switch {
+	case len(p.boxes) > 0:
+		return Taken, nil
+	case p.later:
+		return Partly, nil
+	}
+	return Settled, nil
 }
 
-// gather collects the changes of one mailbox, if there are any. Not ok: they are not fit for a push.
+// gather opens a mailbox if anything changed in it. Not ok: it is not fit for a push.
 func (p *push) gather(ctx context.Context, box mail.Mailbox) (ok bool, err error) {
 	if box.Existence != mail.Exists || box.Status.GUID.IsZero() {
 		return true, nil
@@ -191,58 +227,36 @@ func (p *push) gather(ctx context.Context, box mail.Mailbox) (ok bool, err error
 		return false, err
 	}
 	b.hasBase, b.base = true, base
-	if attrs, err := mb.Attributes(ctx, base.Local.HighestModSeq); err != nil || len(attrs) > 0 {
-		return false, err
-	}
-	for c, err := range b.exchange.changes(ctx) {
-		if err != nil {
-			return false, err
+	attrs, err := mb.Attributes(ctx, base.Local.HighestModSeq)
+	return len(attrs) == 0, err
+}
+
+// describe collects the changes of the mailboxes, and leaves out those of which there is nothing to say.
+func (p *push) describe(ctx context.Context) (fits bool, err error) {
+	for _, b := range p.boxes {
+		for c, err := range b.exchange.changes(ctx) {
+			if err != nil {
+				return false, err
+			}
+			if p.changes++; p.changes > maxPushChanges {
+				return false, nil
+			}
+			b.changes = append(b.changes, c)
 		}
-		if p.changes++; p.changes > maxPushChanges {
-			return false, nil
-		}
-		b.changes = append(b.changes, c)
 	}
+	p.boxes = slices.DeleteFunc(p.boxes, func(b *pushedMailbox) bool {
+		if b.eventful() {
+			return false
+		}
+		p.left = append(p.left, b)
+		return true
+	})
 	return true, nil
 }
 
-// chooseBodies finds out which bodies to send: those of new messages that are not moves or copies of what the receiver has.
-func (p *push) chooseBodies(ctx context.Context) error {
-	there := make(map[mail.GUID128]bool) // expunged by this push, so that the receiver can take it from there
-	for _, b := range p.boxes {
-		for _, c := range b.changes {
-			if c.Type == item.ChangeExpunge && c.UID <= b.base.LastCommonUID {
-				there[c.GUID128] = true
-			}
-		}
-	}
-	for _, b := range p.boxes {
-		for m, err := range b.messages()(b.base.LastCommonUID) {
-			if err != nil {
-				return err
-			}
-			if there[m.GUID.Hash128()] {
-				continue
-			}
-			size, err := b.size(ctx, &m)
-			if err != nil {
-				return err
-			}
-			if size >= worthLooking {
-				elsewhere, err := p.hasElsewhere(ctx, m.GUID)
-				if err != nil {
-					return err
-				}
-				if elsewhere {
-					continue
-				}
-			}
-			there[m.GUID.Hash128()] = true
-			b.requested.uids = append(b.requested.uids, m.UID)
-			p.bytes += size
-		}
-	}
-	return nil
+// eventful reports whether there is something to say of the mailbox besides what is withheld.
+func (b *pushedMailbox) eventful() bool {
+	return b.withheld == 0 || len(b.changes) > 0 || b.base.Local.UIDNext != b.own.UIDNext || b.base.Local.Messages != b.own.Messages
 }
 
 // worthLooking is the size in bytes from which on it costs less to look for another instance of a mail than to send it.

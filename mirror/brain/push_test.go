@@ -329,6 +329,9 @@ func TestPushesConverge(t *testing.T) {
 
 func pushHistory(t *rapid.T) {
 	h := newHistory()
+	h.a.options.Spool, h.b.options.Spool = newSpool, newSpool
+	h.a.options.Slice = rapid.SampledFrom([]int{0, 2}).Draw(t, "slice")
+	h.b.options.Slice = h.a.options.Slice
 	k := keep(t, h.a.side, h.b.side, rapid.SampledFrom([]link{inProcess, overWire}).Draw(t, "link"))
 	defer k.end()
 	for range rapid.IntRange(1, 10).Draw(t, "turns") {
@@ -352,4 +355,20 @@ func pushHistory(t *rapid.T) {
 		}
 	}
 	h.check(t)
+}
+
+// TestPushAfterAFullSync: the common states that it leaves are as good as any.
+func TestPushAfterAFullSync(t *testing.T) {
+	inBubble(t, overWire, func(t *testing.T, k *kept, a, b side) {
+		req := twoWay()
+		req.Type = item.SyncFull
+		st := a.account.Open()
+		_, err := k.master.Round(context.Background(), st, req)
+		must(t, errors.Join(err, st.Close()))
+		deliver(t, a, "INBOX", []byte("from here"))
+		k.wants("here", k.push(), brain.Taken)
+		deliver(t, b, "INBOX", []byte("from there"))
+		k.poke()
+		k.wants("there", k.listen(), brain.Taken)
+	})
 }

@@ -23,7 +23,7 @@ type Slave struct {
 	changed func(context.Context) (<-chan struct{}, error)
 	// undecided: mails vanished before the last look, and it was too early to tell whether that was all.
 	undecided bool
-	link      link
+	link      *link
 }
 
 // NewSlave returns a slave that opens its store anew for each round, so that others can use it in between. watch may be nil.
@@ -36,7 +36,8 @@ func NewSlave(o Options, open func(context.Context) (store.Store, error), watch 
 func (s *Slave) Serve(ctx context.Context, p Peer) error {
 	c := newConversation(p)
 	defer c.close()
-	s.link = link{o: s.o, c: c}
+	s.link = newLink(s.o, c, false)
+	defer s.link.drop()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var changes <-chan struct{}
@@ -101,6 +102,9 @@ func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct
 		if !s.undecided {
 			later.Stop()
 		}
+		if err := s.link.pump(); err != nil {
+			return nil, s.link.fail(err)
+		}
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
@@ -121,6 +125,14 @@ func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct
 			if got.err != nil {
 				return nil, got.err
 			}
+			if taken, err := c.takeAside(got.item); err != nil {
+				return nil, s.link.fail(err)
+			} else if taken {
+				if h, err := s.tellArrived(ctx, c); h != nil || err != nil {
+					return h, err
+				}
+				continue
+			}
 			switch it := got.item.(type) {
 			case *item.Handshake:
 				return it, nil
@@ -137,6 +149,14 @@ func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct
 			}
 		}
 	}
+}
+
+// tellArrived pushes if the master has all of a body now.
+func (s *Slave) tellArrived(ctx context.Context, c *conversation) (*item.Handshake, error) {
+	if !s.link.arrived() {
+		return nil, nil
+	}
+	return s.tell(ctx, c)
 }
 
 // tell pushes what changed here, or asks the master for a round if that cannot be pushed. A Handshake is returned if the master
@@ -188,7 +208,7 @@ func wake(c *conversation) error {
 
 // round answers one round. live says that another may follow.
 func (s *Slave) round(ctx context.Context, c *conversation, h *item.Handshake, watched bool) (live bool, err error) {
-	r := &round{Options: s.o, h: h, peer: h, dir: directionOf(h, false), c: c, hurry: h.Hurry, thorough: h.Type == item.SyncFull}
+	r := &round{Options: s.o, h: h, peer: h, dir: directionOf(h, false), c: c, hurry: h.Hurry, link: s.link, thorough: h.Type == item.SyncFull}
 	if c.isStock() {
 		r.stock = &stock{told: make(map[mail.MailboxGUID]bool)}
 	}
@@ -215,7 +235,7 @@ func (r *round) serve(ctx context.Context, open func(context.Context) (store.Sto
 		err = r.saveBases(context.WithoutCancel(ctx), err)
 		err = errors.Join(err, r.store.Close())
 	}()
-	own := &item.Handshake{Hostname: r.Hostname, HashedHeaders: []string{}, Dsyncfs: extension, Live: live, Epoch: r.store.Epoch()}
+	own := &item.Handshake{Hostname: r.Hostname, HashedHeaders: []string{}, Dsyncfs: r.version(), Live: live, Epoch: r.store.Epoch()}
 	if err := r.sendNow(own); err != nil {
 		return err
 	}

@@ -188,6 +188,9 @@ const UnknownSize = ^uint64(0)
 type Request struct {
 	GUID mail.GUID // decides if set
 	UID  mail.UID  // the exporter's UID of one instance
+
+	// Ours.
+	Have uint64 // so many bytes of the body came ahead
 }
 
 // Mail answers a Request.
@@ -199,6 +202,9 @@ type Mail struct {
 	Received  int64         // seconds
 	Saved     int64         // seconds; 0 unknown
 	Body      io.ReadCloser // nil: every instance was expunged meanwhile. Read to its end before the next item, then closed by the receiver
+
+	// Ours.
+	Offset uint64 // Body lacks so many bytes at its start, which came ahead
 }
 
 // Finish ends a round, slave to master.
@@ -229,6 +235,20 @@ type Wake struct {
 	Mailboxes []string // names with '/' of what changed, as far as known; nil: unknown
 }
 
+// Parcel is ours: a slice of a body that goes ahead of the push that tells of its mail.
+type Parcel struct {
+	GUID   mail.GUID
+	Offset uint64 // of Data in the body; 0 begins a body, and ends one that was not told of
+	Size   uint64 // of the body
+	Data   string // not empty
+}
+
+// Receipt is ours: the receiver of parcels has so many bytes of a body.
+type Receipt struct {
+	GUID mail.GUID
+	Got  uint64
+}
+
 func (*Handshake) isItem() {}
 func (*State) isItem()     {}
 func (*Node) isItem()      {}
@@ -242,3 +262,5 @@ func (*Finish) isItem()    {}
 func (*EndOfList) isItem() {}
 func (*Done) isItem()      {}
 func (*Wake) isItem()      {}
+func (*Parcel) isItem()    {}
+func (*Receipt) isItem()   {}

@@ -27,6 +27,7 @@ type session struct {
 
 	engine *mirror.Engine
 	stop   context.CancelFunc
+	slice  int       // bytes of a parcel; mails of users go ahead if they are larger than four of them
 	ops    int       // that users still do
 	after  time.Time // when they had done all; zero before
 	calm   time.Time // when no round of before that was under way any more; zero before
@@ -111,6 +112,8 @@ func (l *session) run() error {
 	l.mount.clean, l.remote.clean = false, false
 	options := l.mount.options(l.remote)
 	options.Witness = nil // the engine asks the journal
+	l.slice = []int{0, 60, 500, 500, 4000}[l.rng.IntN(5)]
+	options.Slice = l.slice
 	l.engine = mirror.NewEngine(mirror.Pair{
 		Open: l.mount.open, Dial: l.dial, Options: options, Logger: options.Logger,
 	}, brain.Request{Type: item.SyncState}, timing, l.mount.journal)
@@ -339,7 +342,9 @@ func (l *session) dial(ctx context.Context) (brain.Peer, error) {
 	watch := func(ctx context.Context) (<-chan struct{}, error) { return l.remote.wake, nil }
 	serve := func(p brain.Peer, err error) {
 		if err == nil {
-			err = brain.NewSlave(l.remote.options(l.mount), l.remote.open, watch).Serve(ctx, &linkPeer{p, l.remote, c})
+			options := l.remote.options(l.mount)
+			options.Slice = l.slice
+			err = brain.NewSlave(options, l.remote.open, watch).Serve(ctx, &linkPeer{p, l.remote, c})
 		}
 		if err != nil {
 			l.w.note("  the slave %s: %v", l.remote.name, err)

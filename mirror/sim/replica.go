@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -293,8 +294,24 @@ func (r *replica) options(peer *replica) brain.Options {
 		Now:     func() int64 { return r.now().Unix() },
 		Logger:  r.logger(),
 		Witness: r.saw,
+		Spool:   r.spool,
 	}
 }
+
+// spool is a file of the state directory that a crash takes along.
+func (r *replica) spool() (brain.Spool, error) {
+	if r.isDead() {
+		return nil, errDead
+	}
+	return new(spool), nil
+}
+
+type spool struct{ bytes.Buffer }
+
+func (s *spool) ReadAt(p []byte, off int64) (int, error) {
+	return bytes.NewReader(s.Bytes()).ReadAt(p, off)
+}
+func (s *spool) Close() error { return nil }
 
 // logger writes to the course of a simulation that shows everything.
 func (r *replica) logger() *slog.Logger {

@@ -44,6 +44,10 @@ func (d *fields) decode(features Features) (it item.Item, hasStream bool, err er
 		it = d.finish()
 	case wakeKind:
 		it = &item.Wake{Mailboxes: d.someNames(wMailboxes)}
+	case parcelKind:
+		it = d.parcel()
+	case receiptKind:
+		it = &item.Receipt{GUID: mail.GUID(d.text(kGUID, maxGUID)), Got: d.uint(kGot, math.MaxInt64)}
 	default:
 		return nil, false, d.kind.errorf("not expected as an item of its own")
 	}
@@ -356,7 +360,7 @@ func validKeyword(e []byte) bool {
 }
 
 func (d *fields) request() *item.Request {
-	it := &item.Request{GUID: mail.GUID(d.text(rGUID, maxGUID)), UID: d.uid(rUID)}
+	it := &item.Request{GUID: mail.GUID(d.text(rGUID, maxGUID)), UID: d.uid(rUID), Have: d.positive(rHave, math.MaxInt64)}
 	if it.GUID == "" && it.UID == 0 {
 		d.fail(rGUID, errors.New("neither guid nor uid"))
 	}
@@ -371,9 +375,23 @@ func (d *fields) mail() *item.Mail {
 		POP3Order: d.uint32(mOrder),
 		Received:  d.time(mReceived),
 		Saved:     d.time(mSaved),
+		Offset:    d.positive(mOffset, math.MaxInt64),
 	}
 	if it.GUID == "" && it.UID == 0 {
 		d.fail(mGUID, errors.New("neither guid nor uid"))
+	}
+	return it
+}
+
+func (d *fields) parcel() *item.Parcel {
+	it := &item.Parcel{
+		GUID:   mail.GUID(d.text(pGUID, maxGUID)),
+		Offset: d.positive(pOffset, math.MaxInt64),
+		Size:   d.uint(pSize, math.MaxInt64),
+		Data:   d.string(pData),
+	}
+	if it.Data == "" {
+		d.fail(pData, errors.New("empty"))
 	}
 	return it
 }

@@ -51,6 +51,13 @@ func (r *record) encode(it item.Item) (stream io.Reader, err error) {
 		if len(it.Mailboxes) == 0 {
 			r.values[wMailboxes] = nil // a line of one empty field has none
 		}
+	case *item.Parcel:
+		r.reset(parcelKind)
+		err = r.encodeParcel(it)
+	case *item.Receipt:
+		r.reset(receiptKind)
+		r.setString(kGUID, string(it.GUID))
+		r.setUint(kGot, it.Got)
 	default:
 		return nil, fmt.Errorf("%w: %T", ErrInvalid, it)
 	}
@@ -327,6 +334,7 @@ func (r *record) encodeRequest(q *item.Request) error {
 	}
 	r.setText(rGUID, string(q.GUID))
 	r.setNumber(rUID, uint64(q.UID))
+	r.setNumber(rHave, q.Have)
 	return nil
 }
 
@@ -345,10 +353,22 @@ func (r *record) encodeMail(m *item.Mail) (io.Reader, error) {
 	}
 	r.setSeconds(mSaved, m.Saved)
 	r.setFlag(mStream, m.Body != nil)
+	r.setNumber(mOffset, m.Offset)
 	if m.Body == nil {
 		return nil, nil
 	}
 	return m.Body, nil
+}
+
+func (r *record) encodeParcel(p *item.Parcel) error {
+	if p.Data == "" {
+		return r.invalid(pData, "empty")
+	}
+	r.setString(pGUID, string(p.GUID))
+	r.setNumber(pOffset, p.Offset)
+	r.setUint(pSize, p.Size)
+	r.setString(pData, p.Data)
+	return nil
 }
 
 func (r *record) encodeFinish(f *item.Finish) {

@@ -147,12 +147,13 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 		return c
 	}),
 	"request": rapid.Custom(func(t *rapid.T) item.Item {
-		return &item.Request{GUID: mail.GUID(rapid.StringMatching(`[!-~]{0,9}`).Draw(t, "guid")), UID: mail.UID(uids.Draw(t, "uid"))}
+		return &item.Request{GUID: mail.GUID(rapid.StringMatching(`[!-~]{0,9}`).Draw(t, "guid")), UID: mail.UID(uids.Draw(t, "uid")), Have: rapid.Uint64Max(math.MaxInt64).Draw(t, "have")}
 	}),
 	"mail": rapid.Custom(func(t *rapid.T) item.Item {
 		m := &item.Mail{
 			POP3UIDL: rapid.StringMatching(`[!-~]{0,9}`).Draw(t, "uidl"), POP3Order: rapid.Uint32().Draw(t, "order"),
 			Received: rapid.Int64Range(0, math.MaxInt64).Draw(t, "received"), Saved: times.Draw(t, "saved"),
+			Offset: rapid.Uint64Max(math.MaxInt64).Draw(t, "offset"),
 		}
 		if rapid.Bool().Draw(t, "byuid") {
 			m.UID = mail.UID(uids.Draw(t, "uid"))
@@ -171,6 +172,15 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 	}),
 	"wake": rapid.Custom(func(t *rapid.T) item.Item {
 		return &item.Wake{Mailboxes: someOf.Draw(t, "mailboxes")}
+	}),
+	"parcel": rapid.Custom(func(t *rapid.T) item.Item {
+		return &item.Parcel{
+			GUID: mail.GUID(wordText.Draw(t, "guid")), Offset: rapid.Uint64Max(math.MaxInt64).Draw(t, "offset"),
+			Size: rapid.Uint64Max(math.MaxInt64).Draw(t, "size"), Data: string(rapid.SliceOfN(rapid.Byte(), 1, 50).Draw(t, "data")),
+		}
+	}),
+	"receipt": rapid.Custom(func(t *rapid.T) item.Item {
+		return &item.Receipt{GUID: mail.GUID(wordText.Draw(t, "guid")), Got: rapid.Uint64Max(math.MaxInt64).Draw(t, "got")}
 	}),
 }
 
@@ -251,6 +261,9 @@ func TestDovecotSeesNothingOfOurs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if kindOf(line[0]).ours {
+				return // is not sent at all: TestStockPeerSeesNoExtension
+			}
 			clearOurs(it)
 			bare, err := lineOf(it, true)
 			if err != nil || string(bare) != string(line) {
@@ -275,8 +288,10 @@ func clearOurs(it item.Item) {
 		it.Content, it.POP3 = mail.ContentHash{}, ""
 	case *item.Finish:
 		it.Desync, it.Guard, it.Changed, it.Plan, it.New, it.Matched, it.Undecided = false, false, false, "", 0, 0, false
-	case *item.Wake:
-		it.Mailboxes = nil
+	case *item.Request:
+		it.Have = 0
+	case *item.Mail:
+		it.Offset = 0
 	}
 }
 

@@ -166,8 +166,10 @@ func TestStockPeerSeesNoExtension(t *testing.T) {
 	if p.PeerIsDsyncfs() || p.PeerMinor() != 5 {
 		t.Errorf("dsyncfs %v, minor %d", p.PeerIsDsyncfs(), p.PeerMinor())
 	}
-	if err := p.Send(&item.Wake{}); !errors.Is(err, ErrUnsupported) {
-		t.Errorf("wake: %v", err)
+	for _, it := range []item.Item{&item.Wake{}, &item.Parcel{GUID: "g", Size: 2, Data: "d"}, &item.Receipt{GUID: "g", Got: 1}} {
+		if err := p.Send(it); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("%T: %v", it, err)
+		}
 	}
 	sent.Reset()
 	if err := <-sendAll(p, &item.Handshake{Hostname: "h", Dsyncfs: 1, Epoch: 7}, &item.Node{Parts: []string{"a"}, Messages: 3}); err != nil {

@@ -278,11 +278,13 @@ var changeKind = &kind{letter: 'C', name: "mail_change", limit: lineLimit, field
 const (
 	rGUID = iota
 	rUID
+	rHave
 )
 
 var requestKind = &kind{letter: 'R', name: "mail_request", limit: lineLimit, fields: []field{
 	rGUID: {name: "guid"},
 	rUID:  {name: "uid"},
+	rHave: {name: "dsyncfs_have", ours: true},
 }}
 
 const (
@@ -293,6 +295,7 @@ const (
 	mReceived
 	mSaved
 	mStream
+	mOffset
 )
 
 var mailKind = &kind{letter: 'M', name: "mail", limit: lineLimit, fields: []field{
@@ -303,6 +306,7 @@ var mailKind = &kind{letter: 'M', name: "mail", limit: lineLimit, fields: []fiel
 	mReceived: {name: "received_date"},
 	mSaved:    {name: "saved_date"},
 	mStream:   {name: "stream"},
+	mOffset:   {name: "dsyncfs_offset", ours: true},
 }}
 
 const (
@@ -344,10 +348,34 @@ var wakeKind = &kind{letter: 'W', name: "dsyncfs_wake", ours: true, limit: lineL
 	wMailboxes: {name: "dsyncfs_mailboxes", ours: true},
 }}
 
+const (
+	pGUID = iota
+	pOffset
+	pSize
+	pData
+)
+
+var parcelKind = &kind{letter: 'P', name: "dsyncfs_parcel", ours: true, limit: lineLimit, fields: []field{
+	pGUID:   {name: "dsyncfs_guid", required: true, ours: true},
+	pOffset: {name: "dsyncfs_offset", ours: true},
+	pSize:   {name: "dsyncfs_size", required: true, ours: true},
+	pData:   {name: "dsyncfs_data", required: true, ours: true},
+}}
+
+const (
+	kGUID = iota
+	kGot
+)
+
+var receiptKind = &kind{letter: 'K', name: "dsyncfs_receipt", ours: true, limit: lineLimit, fields: []field{
+	kGUID: {name: "dsyncfs_guid", required: true, ours: true},
+	kGot:  {name: "dsyncfs_got", required: true, ours: true},
+}}
+
 // kinds is the table, in the order in which Dovecot sends the field lists; ours comes last.
 var kinds = [...]*kind{
 	handshakeKind, stateKind, nodeKind, deletesKind, mailboxKind, attributeKind,
-	changeKind, requestKind, mailKind, finishKind, cacheFieldKind, wakeKind,
+	changeKind, requestKind, mailKind, finishKind, cacheFieldKind, wakeKind, parcelKind, receiptKind,
 }
 
 // kindOf returns the row of a letter, nil if there is none.

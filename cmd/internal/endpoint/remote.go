@@ -70,6 +70,7 @@ func NewRemote(cfg *config.Config, loc remote.Location, o RemoteOptions) (*Remot
 	default:
 		r.Name = loc.String()
 		r.slave.Side = loc.String()
+		r.slave.Spool = nil // a body is handed over as it is
 		r.local, err = OpenLocal(cfg, loc, o.MayCreate, o.Log)
 	}
 	return r, err

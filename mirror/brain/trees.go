@@ -375,6 +375,7 @@ func (r *round) changeOne(ctx context.Context, c tree.Change) (changed bool, err
 		err = r.store.Subscribe(ctx, c.Name, c.Op == tree.Subscribe)
 	case tree.SetGUID:
 		err = r.store.SetGUID(ctx, c.Was, c.GUID)
+		delete(r.bases, c.GUID) // likewise, see create
 	default:
 		err = fmt.Errorf("unknown tree change %d", c.Op)
 	}

@@ -317,6 +317,30 @@ var regressions = map[string]string{
 		{"Op":"delete","Side":1,"Seed":14432479872961688071}
 		{"Op":"sync","Side":1,"Seed":12692421695836005178,"Type":"s","Fault":{"Second":true,"What":"crash","At":4,"Loss":1,"Seed":6668195233086823553}}
 		{"Op":"sync","Side":1,"Seed":17766070658554114323,"Type":"s"}`,
+	"a mailbox that got the GUID of a deleted one took over its last common state, and a mail was there twice": `
+		++ ++
+		{"Op":"deliver","Side":1,"Seed":358064694568970245}
+		{"Op":"forget","Side":1,"Seed":16980447706216737387}
+		{"Op":"sync","Side":1,"Seed":4706057841629968466,"Type":"s","Users":3,"Fault":{"Second":true,"What":"eintr","At":234,"Seed":7307809616426111927},"Restore":true}
+		{"Op":"edit","Side":1,"Seed":12636969312782462567}
+		{"Op":"edit","Side":0,"Seed":17451468211805641202}
+		{"Op":"create","Side":0,"Seed":10307116911163172009}
+		{"Op":"subscribe","Side":1,"Seed":6755552574378442199}
+		{"Op":"live","Side":0,"Seed":9984460813475760129,"Cut":122,"Users":25}
+		{"Op":"create","Side":0,"Seed":2165610092674165875}
+		{"Op":"live","Side":0,"Seed":10012403301900436958,"Reversed":true,"Cut":61,"Users":3}
+		{"Op":"live","Side":0,"Seed":4201127376866303213,"Cut":3,"Users":28,"Fault":{"What":"crash","At":14,"Seed":8110746941718497198}}
+		{"Op":"copy","Side":0,"Seed":5651246981778196536}
+		{"Op":"sync","Side":1,"Seed":4052761058090271033,"Type":"s","Reversed":true}
+		{"Op":"recreate","Side":0,"Seed":13841912631085873456}
+		{"Op":"move","Side":1,"Seed":9012408131674971159}
+		{"Op":"keyword","Side":1,"Seed":16611299863706290537}
+		{"Op":"create","Side":1,"Seed":5391862147958842476}
+		{"Op":"sync","Side":1,"Seed":13054168185695288261,"Type":"c","Fault":{"Second":true,"What":"eintr","At":3,"Seed":17693955833842155077},"Restore":true}
+		{"Op":"create","Side":0,"Seed":10400016088681171522}
+		{"Op":"sync","Side":1,"Seed":1545013877762153501,"Type":"s","Fault":{"What":"crash","At":93,"Loss":1,"Seed":12802444579786810143}}
+		{"Op":"expunge","Side":1,"Seed":3255697825016306659}
+		{"Op":"live","Side":0,"Seed":9540899780470406149,"Cut":112,"Users":5,"Fault":{"Second":true,"What":"crash","At":4,"Loss":3,"Seed":17600383276833218088}}`,
 }
 
 func TestRegressions(t *testing.T) {

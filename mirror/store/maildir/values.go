@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"dsyncfs/mirror/mail"
@@ -44,11 +45,12 @@ func putDeletion(tx store.CatalogTx, d mail.Deletion) error {
 	return tx.SetValue(bucketDeleted, deletionKey(d), encodeTime(d.Time))
 }
 
-// cameBack forgets that a mailbox was deleted. A Dovecot that is told so of one that exists dies (2.3.19
-// dsync-brain-mailbox-tree.c: dsync_brain_mailbox_tree_add_delete).
+// cameBack forgets what is known of the mailbox that had a GUID before another one got it: that it was deleted, as a Dovecot
+// that is told so of one that exists dies (2.3.19 dsync-brain-mailbox-tree.c: dsync_brain_mailbox_tree_add_delete), and its
+// last common states.
 func cameBack(tx store.CatalogTx, guid mail.MailboxGUID) error {
 	d := mail.Deletion{Kind: mail.DeletedMailbox, ID: mail.GUID128(guid)}
-	return tx.SetValue(bucketDeleted, deletionKey(d), nil)
+	return errors.Join(tx.SetValue(bucketDeleted, deletionKey(d), nil), forgetBases(tx, guid))
 }
 
 func parseDeletion(key string, value []byte) (mail.Deletion, error) {
@@ -60,7 +62,7 @@ func parseDeletion(key string, value []byte) (mail.Deletion, error) {
 	return d, err
 }
 
-// forgetBases drops the last common states of a mailbox that is new. They are those of one that had its GUID before: kept until
+// forgetBases drops the last common states of a mailbox that is new under its GUID. They are those of one that had its GUID before: kept until
 // now, as who deleted a mailbox has to tell up to where it knew it, but with them the mails of the new one would not count.
 func forgetBases(tx store.CatalogTx, guid mail.MailboxGUID) error {
 	for peer := range tx.Values(bucketPeers) {

@@ -251,12 +251,7 @@ func (s *Store) SetGUID(ctx context.Context, from, to mail.MailboxGUID) error {
 		delete(a.memory.boxes, from)
 		a.memory.boxes[to] = b
 		a.memory.dropDeletion(mail.DeletedMailbox, mail.GUID128(to))
-		for _, states := range a.memory.bases {
-			if state, ok := states[from]; ok {
-				delete(states, from)
-				states[to] = state
-			}
-		}
+		a.memory.forgetBases(to)
 		return nil
 	})
 }

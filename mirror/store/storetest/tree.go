@@ -275,8 +275,9 @@ var treeCases = map[string]func(*testing.T, *suite){
 			s.refresh(t)
 		}
 	},
-	"SetGUID/a mailbox that takes over the GUID of a deleted one is not recorded as deleted": func(t *testing.T, s *suite) {
+	"SetGUID/a mailbox that takes over the GUID of a deleted one takes over nothing else": func(t *testing.T, s *suite) {
 		s.create(t, work, guidA)
+		s.setBase(t, "peer", map[mail.MailboxGUID]store.State{guidA: {UIDValidity: 1, LastCommonUID: 3}})
 		if err := s.store.Delete(t.Context(), guidA); err != nil {
 			t.Fatal(err)
 		}
@@ -287,6 +288,7 @@ var treeCases = map[string]func(*testing.T, *suite){
 		if _, deletions := s.tree(t); len(deletions) > 0 {
 			t.Errorf("deletions %+v", deletions)
 		}
+		s.wantBase(t, "peer", map[mail.MailboxGUID]store.State{}) // that was of the other one
 	},
 	"Rename/moves the mailbox and everything below": func(t *testing.T, s *suite) {
 		s.create(t, "a", guidA)

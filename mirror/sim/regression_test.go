@@ -341,6 +341,18 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":1545013877762153501,"Type":"s","Fault":{"What":"crash","At":93,"Loss":1,"Seed":12802444579786810143}}
 		{"Op":"expunge","Side":1,"Seed":3255697825016306659}
 		{"Op":"live","Side":0,"Seed":9540899780470406149,"Cut":112,"Users":5,"Fault":{"Second":true,"What":"crash","At":4,"Loss":3,"Seed":17600383276833218088}}`,
+	"what a power cut left of a mailbox that was removed was in the way of another one that got its name": `
+		++ fs
+		{"Op":"create","Side":1,"Seed":5923311597437654375}
+		{"Op":"create","Side":1,"Seed":11114271568294745264}
+		{"Op":"deliver","Side":0,"Seed":3151039759543570236}
+		{"Op":"sync","Side":1,"Seed":4966888228923118128,"Type":"s"}
+		{"Op":"sync","Side":1,"Seed":18292788553344579117,"Type":"s"}
+		{"Op":"delete","Side":0,"Seed":2629212554828102634}
+		{"Op":"flag","Side":0,"Seed":1076421664632595905}
+		{"Op":"crash","Side":0,"Seed":11773768386660046686}
+		{"Op":"sync","Side":1,"Seed":3006028394525954445,"Type":"c"}
+		{"Op":"rename","Side":1,"Seed":3707058496371961360}`,
 }
 
 func TestRegressions(t *testing.T) {

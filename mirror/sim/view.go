@@ -64,6 +64,11 @@ func (a *accountView) box(name mail.Name) *boxView {
 	return nil
 }
 
+// has reports whether there is a mailbox of a GUID.
+func (a *accountView) has(guid string) bool {
+	return slices.ContainsFunc(a.boxes, func(b boxView) bool { return b.guid == guid })
+}
+
 // mailboxDirs lists the directories of a Maildir that are mailboxes, by path below the root.
 func mailboxDirs(fsys vfs.FS, layout maildir.Layout) (map[mail.Name]string, error) {
 	out := make(map[mail.Name]string)

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
 	"dsyncfs/mirror/store/maildir/dovecotlog"
+	"dsyncfs/mirror/vfs"
 )
 
 // Delete implements [store.Store]. The directory is renamed away first, so that readers see it go in one step, and removed
@@ -106,7 +108,7 @@ func (s *Store) removeLevel(dir string) (there bool, err error) {
 	defer parent.Close()
 	err = parent.RemoveDir(base)
 	if errors.Is(err, fs.ErrExist) { // it is not empty
-		if err = s.removeEmptyParts(dir); err == nil {
+		if err = s.clearRemains(dir); err == nil {
 			err = parent.RemoveDir(base)
 		}
 	}
@@ -117,17 +119,32 @@ func (s *Store) removeLevel(dir string) (there bool, err error) {
 	return err == nil, ignoreGone(err)
 }
 
-// removeEmptyParts removes what is empty of the directories of a mailbox that is none any more.
-func (s *Store) removeEmptyParts(dir string) error {
+// clearRemains removes what a crash may have left of a mailbox that somebody removed: without cur, new and uidlist it is none,
+// and its index, keywords and an empty tmp are in the way of the directory.
+func (s *Store) clearRemains(dir string) error {
 	d, err := s.fs.OpenDir(dir)
 	if err != nil {
 		return ignoreGone(err)
 	}
 	defer d.Close()
-	for _, sub := range []string{"cur", "new", "tmp"} {
-		if err := d.RemoveDir(sub); err != nil && !notExist(err) && !errors.Is(err, fs.ErrExist) {
-			return err
+	if hasMailboxMarks(d) {
+		return nil
+	}
+	var files []string
+	err = d.Names(func(name string, typ vfs.Type) error {
+		if typ == vfs.Regular && (name == keywordsName || name == lockName || strings.HasPrefix(name, "dovecot.index") || isReplacement(name)) {
+			files = append(files, name)
 		}
+		return nil
+	})
+	for i := 0; i < len(files) && err == nil; i++ {
+		err = ignoreGone(d.Remove(files[i]))
+	}
+	if err != nil {
+		return err
+	}
+	if err := d.RemoveDir("tmp"); err != nil && !errors.Is(err, fs.ErrExist) {
+		return ignoreGone(err)
 	}
 	return nil
 }

@@ -129,7 +129,13 @@ func (s *Store) renameDir(from, to mail.Name) error {
 		return err
 	}
 	defer target.Close()
-	if err := source.RenameNew(oldBase, target, newBase); err != nil {
+	err = source.RenameNew(oldBase, target, newBase)
+	if errors.Is(err, fs.ErrExist) {
+		if err = s.clearTarget(toDir); err == nil {
+			err = source.RenameNew(oldBase, target, newBase)
+		}
+	}
+	if err != nil {
 		if errors.Is(err, fs.ErrExist) {
 			err = fmt.Errorf("%w: %w", store.ErrExists, err)
 		}
@@ -139,6 +145,22 @@ func (s *Store) renameDir(from, to mail.Name) error {
 		return err
 	}
 	return errors.Join(source.Sync(), target.Sync())
+}
+
+// clearTarget removes a directory that is in the way of a mailbox and is none. What it cannot remove stays in the way.
+func (s *Store) clearTarget(dir string) error {
+	if err := s.clearRemains(dir); err != nil {
+		return err
+	}
+	parent, base, err := s.openParent(dir)
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	if err := parent.RemoveDir(base); err != nil && !errors.Is(err, fs.ErrExist) {
+		return ignoreGone(err)
+	}
+	return nil
 }
 
 // SetGUID implements [store.Store].

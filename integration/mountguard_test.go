@@ -37,34 +37,45 @@ func TestDeletionsBehindTheMount(t *testing.T) {
 	}
 }
 
-// What vanishes at the remote bit by bit adds up, also from one connection to the next: the server there remembered it, and who
-// was stopped got through with a new one a moment later.
-func TestSmallLossesAtTheRemoteAmountToALargeOne(t *testing.T) {
+// What vanishes bit by bit adds up, on either side and whatever is started anew: the server at the remote remembered it by itself,
+// and who was stopped got through with a new one a moment later.
+func TestSmallLossesAmountToALargeOne(t *testing.T) {
 	t.Parallel()
-	m := prepareMount(t)
-	m.a.Create(t, "INBOX", "Big")
-	deliverMany(t, m.a, "Big", "big", 200)
-	m.start()
-	m.synced()
-	here := func(n int) {
-		t.Helper()
-		if got := len(m.a.Read(t).Mailboxes["Big"].Messages); got != n {
-			t.Errorf("%d mails are left here, want %d", got, n)
-		}
+	for _, where := range []string{"at the remote", "behind the mount"} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			m := prepareMount(t)
+			m.a.Create(t, "INBOX", "Big")
+			deliverMany(t, m.a, "Big", "big", 200)
+			m.start()
+			m.synced()
+			from, to := m.b, m.a
+			if where == "behind the mount" {
+				from, to = m.a, m.b
+			}
+			left := func(n int) {
+				t.Helper()
+				if got := len(to.Read(t).Mailboxes["Big"].Messages); got != n {
+					t.Errorf("%d mails are left at the other side, want %d", got, n)
+				}
+			}
+			vanish(t, from, "Big", 40)
+			m.synced()
+			left(160)
+			m.mount.Umount()
+			m.mount.Again()
+			vanish(t, from, "Big", 40)
+			for range 3 {
+				m.Run("sync", m.mount.Path).Want(3).ClearError().Says("80 of 200", "--allow-mass-expunge=Big")
+				left(160)
+			}
+			m.Run("--allow-mass-expunge=Big", "sync", m.mount.Path).Want(0)
+			left(120)
+			vanish(t, from, "Big", 40) // what was confirmed counts no more
+			m.synced()
+			left(80)
+		})
 	}
-	vanish(t, m.b, "Big", 40)
-	m.synced()
-	here(160)
-	vanish(t, m.b, "Big", 40)
-	for range 3 {
-		m.Run("sync", m.mount.Path).Want(3).ClearError().Says("80 of 200", "--allow-mass-expunge=Big")
-		here(160)
-	}
-	m.Run("--allow-mass-expunge=Big", "sync", m.mount.Path).Want(0)
-	here(120)
-	vanish(t, m.b, "Big", 40) // what was confirmed counts no more
-	m.synced()
-	here(80)
 }
 
 // Who asks for a sync gets one that is complete, also if a mail vanished at the remote a moment before. It ended with 0 while

@@ -84,11 +84,16 @@ func (l *ledger) note(id int, change func(f *fate)) {
 	}
 }
 
-// size is how many mails there may be.
-func (l *ledger) size() int {
+// size is how many mails there may be. It does not count those that were expunged, so that the load never comes to an end.
+func (l *ledger) size() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.mails)
+	for _, f := range l.mails {
+		if f.expunged != yes {
+			n++
+		}
+	}
+	return n
 }
 
 // verdict is what a check found: a line for each mail that is wrong.

@@ -20,7 +20,9 @@ type exchange struct {
 	mb          store.Mailbox
 	own, theirs *item.Mailbox
 	base        store.State // zero without hasBase
-	hasBase     bool        // both sides know the last common state
+	hasBase     bool        // both sides start from the last common state
+	commonKnown bool        // both sides know it, but may compare everything all the same
+	met         bool        // it was saved that the two mailboxes met
 	alignment   alignment
 	withContent bool                                                // the own messages are described with their content's hash
 	logVoid     bool                                                // the own log is of no use any more
@@ -69,19 +71,21 @@ func (x *exchange) close() {
 func (x *exchange) prepare(ctx context.Context) error {
 	caps := x.r.store.Capabilities()
 	x.own = &item.Mailbox{Status: x.mb.Status(), HaveGUIDs: true, HaveSaveGUIDs: caps.SaveGUIDs, HaveOnlyGUID128: caps.OnlyGUID128}
-	x.own.NoBase = !x.plausible()
+	knows := x.plausible()
+	x.own.NoBase = !knows || x.r.h.Type != item.SyncState
+	x.own.Whole = knows && x.own.NoBase && x.r.ours()
 	if x.r.stock != nil {
 		return x.usableGUIDs(ctx)
 	}
 	return x.addDigest()
 }
 
-// plausible reports whether this side can start from the last common state: it knows one, its UIDVALIDITY is still that one,
+// plausible reports whether this side could start from the last common state: it knows one, its UIDVALIDITY is still that one,
 // and its log reaches back to it (dovecot 2.3 dsync-brain-mailbox.c: dsync_brain_sync_mailbox_init_box).
 func (x *exchange) plausible() bool {
 	s := x.mb.Status()
 	base, known := x.r.bases[s.GUID]
-	if !known || x.r.h.Type != item.SyncState || x.r.restores(x.mb.Name()) || x.r.stock != nil && !x.r.stock.told[s.GUID] {
+	if !known || x.r.restores(x.mb.Name()) || x.r.stock != nil && !x.r.stock.told[s.GUID] {
 		return false
 	}
 	if x.r.dir == importOnly && !x.r.h.NoBackupOverwrite && s.HighestModSeq != base.Local.HighestModSeq {
@@ -107,6 +111,9 @@ func (x *exchange) addDigest() (err error) {
 	return err
 }
 
+// knowsBase reports whether the sender of an announcement knows the last common state.
+func knowsBase(b *item.Mailbox) bool { return !b.NoBase || b.Whole }
+
 // run compares the mailbox now that both announcements are known.
 func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	x.theirs = theirs
@@ -117,6 +124,7 @@ func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	if x.hasBase {
 		x.base = x.r.bases[x.own.GUID]
 	}
+	x.commonKnown = knowsBase(x.own) && knowsBase(theirs) && x.own.UIDValidity == theirs.UIDValidity
 	if err := x.chooseAlignment(ctx); err != nil {
 		return err
 	}
@@ -198,6 +206,9 @@ func (x *exchange) send(ctx context.Context) error {
 				return err
 			}
 		}
+		if err := x.meet(ctx); err != nil {
+			return err
+		}
 		if err := x.sendChanges(ctx); err != nil {
 			return err
 		}
@@ -257,6 +268,24 @@ func (x *exchange) receive(ctx context.Context) error {
 	return x.settle(theirs)
 }
 
+// meet saves that the two mailboxes have met, before either side can get mail of the other: a last common state in which they
+// have nothing in common yet. Should this round break off, the next one has logs to go by, which say of a mail that one side
+// got in this round and the other one has expunged or moved since then that it is no new one. Both sides have saved it when one
+// of them applies anything, since that takes the list of the other one.
+func (x *exchange) meet(ctx context.Context) error {
+	r := x.r
+	if r.stock != nil || r.dir != twoWay || x.commonKnown || x.alike != nil || r.h.DryRun || r.h.Verify || !r.filter().Empty() ||
+		x.own.Messages+x.theirs.Messages == 0 {
+		return nil
+	}
+	s := x.mb.Status()
+	x.met = true
+	return r.store.SetBase(ctx, r.baseKey(), map[mail.MailboxGUID]store.State{x.own.GUID: {
+		UIDValidity: s.UIDValidity, Local: store.Numbers{HighestModSeq: s.HighestModSeq},
+		RemoteEpoch: r.peer.Epoch, Remote: store.Numbers{HighestModSeq: x.theirs.HighestModSeq},
+	}})
+}
+
 // await waits until the receiver got as far as ready says.
 func await(ctx context.Context, ready <-chan struct{}) error {
 	select {
@@ -304,7 +333,7 @@ func (x *exchange) settle(theirs *item.State) error {
 		return nil
 	}
 	if theirs.ChangesDuringSync || x.incoming.desync {
-		if x.hasBase && x.r.stock == nil && !x.incoming.resync && theirs.UIDValidity != 0 {
+		if (x.commonKnown || x.met) && x.r.stock == nil && !x.incoming.resync && theirs.UIDValidity != 0 {
 			return nil // the old state still holds
 		}
 		x.r.doubt(x.own.GUID)

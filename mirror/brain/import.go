@@ -128,6 +128,7 @@ func (x *exchange) planOptions() merge.Options {
 		o.Absence, o.Tie, o.Aligned = merge.Keep, merge.PreferRemote, merge.Local
 	case r.ours():
 		o.Absence, o.Tie = merge.Keep, merge.Union
+		o.CommonKnown, o.Common = x.commonKnown, r.bases[x.own.GUID].LastCommonUID
 		if x.own.UIDValidity != x.theirs.UIDValidity {
 			o.Aligned = map[alignment]merge.Side{alignOwn: merge.Local, alignOther: merge.Remote}[x.alignment]
 		}

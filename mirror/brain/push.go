@@ -226,7 +226,7 @@ func (p *push) gather(ctx context.Context, box mail.Mailbox) (ok bool, err error
 	if err := b.prepare(ctx); err != nil || b.own.NoBase {
 		return false, err
 	}
-	b.hasBase, b.base = true, base
+	b.hasBase, b.commonKnown, b.base = true, true, base
 	attrs, err := mb.Attributes(ctx, base.Local.HighestModSeq)
 	return len(attrs) == 0, err
 }

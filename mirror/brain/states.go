@@ -154,8 +154,13 @@ func (r *round) receiveStates(ctx context.Context) error {
 			}
 			r.stock.told[s.GUID] = true
 		}
-		if _, known := own[s.GUID]; r.stock == nil && !known {
+		mine, known := own[s.GUID]
+		if r.stock == nil && !known {
 			r.refused[s.GUID] = struct{}{}
+			return nil
+		}
+		if s.LastCommonUID == 0 && mine.LastCommonUID == 0 && mine.UIDValidity == s.UIDValidity {
+			r.bases[s.GUID] = mine // they met, and the master does not know what the own log said then
 			return nil
 		}
 		r.bases[s.GUID] = store.State{

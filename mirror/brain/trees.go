@@ -104,7 +104,7 @@ func (r *round) guidRule() tree.GUIDRule {
 // not take, because its index is another one now, does not count for the master either.
 func (r *round) hasUnseenMail(box mail.Mailbox) bool {
 	base, known := r.baseOf(box.Status.GUID)
-	if !known || r.stock == nil && r.master && base.RemoteEpoch != r.peer.Epoch || base.UIDValidity != box.Status.UIDValidity {
+	if !known || r.stock == nil && r.master && base.RemoteEpoch != r.peer.Epoch || base.UIDValidity != box.Status.UIDValidity || r.stock == nil && base.LastCommonUID == 0 {
 		return r.ours() && box.Status.Messages > 0
 	}
 	return box.Status.UIDNext > base.LastCommonUID+1

@@ -116,7 +116,8 @@ type Mailbox struct {
 	HaveOnlyGUID128  bool // only GUIDs of 32 hex digits survive
 
 	// Ours.
-	NoBase bool             // the sender knows no common state with this peer: contents are to be matched
+	NoBase bool             // the sender does not start from a common state with this peer: contents are to be matched
+	Whole  bool             // with NoBase: it knows one all the same, as in a full sync
 	Digest mail.ContentHash // over the GUIDs of all messages, with NoBase: equal digests make matching contents needless; zero: not sent
 }
 

@@ -38,7 +38,7 @@ func (r *incremental) begin() error {
 	if r.newer != nil {
 		return nil
 	}
-	r.newer = &union{Planner: r.Planner, strays: newStrays(r.Planner)}
+	r.newer = &union{Planner: r.Planner, strays: newStrays(r.Planner, r.o.Base)}
 	_, err := r.local.seek(r.o.Base)
 	return err
 }

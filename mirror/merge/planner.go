@@ -65,8 +65,10 @@ type Options struct {
 	HaveBase bool
 	Base     mail.UID
 
-	// Common is known to have been the last common UID once: mails up to it were on both sides. Only for Doubt.
-	Common mail.UID
+	// Common is known to have been the last common UID once: mails up to it were on both sides. For Doubt; and for Keep with
+	// CommonKnown, which says that both sides know that state though they compare everything.
+	Common      mail.UID
+	CommonKnown bool
 
 	// Aligned names the side that took over the other's UIDVALIDITY in this round by [Align]. Its UIDNEXT is no obstacle to
 	// the other's UIDs then.
@@ -122,7 +124,7 @@ func NewPlanner(o Options) *Planner {
 	case o.HaveBase:
 		p.rule = &incremental{Planner: p}
 	case o.Absence == Keep:
-		p.rule = &union{Planner: p}
+		p.rule = newUnion(p)
 	default:
 		p.rule = &search{Planner: p}
 	}

@@ -13,18 +13,20 @@ import (
 // A mail is one if its side has it once more than the other, and that other one's log has an expunge of its GUID of which
 // this side's log knows nothing. Both sides see both lists and both logs, and so find the same.
 type strays struct {
-	p    *Planner
-	gone map[mail.GUID128]int  // expunges that the peer logged and this side did not
-	both map[mail.UID]struct{} // UIDs of logged expunges here that the peer has a record of
+	p     *Planner
+	above mail.UID              // the last UID of the last common state, from which on the logs tell of what came later
+	gone  map[mail.GUID128]int  // expunges that the peer logged and this side did not
+	both  map[mail.UID]struct{} // UIDs of logged expunges here that the peer has a record of
 }
 
 // newStrays returns nil where nothing is to be found: who does not want every mail does not see all of the other's, and the
-// log of a peer with short GUIDs tells less.
-func newStrays(p *Planner) *strays {
+// log of a peer with short GUIDs tells less. Only expunges of what came above the last common UID count. Those below it both
+// sides made known to each other, and what one of them forgot of these since then is no difference.
+func newStrays(p *Planner, above mail.UID) *strays {
 	if p.o.Mode != TwoWay || p.o.ShortGUIDs || !p.o.Filter.Empty() {
 		return nil
 	}
-	return &strays{p: p, gone: make(map[mail.GUID128]int), both: make(map[mail.UID]struct{})}
+	return &strays{p: p, above: above, gone: make(map[mail.GUID128]int), both: make(map[mail.UID]struct{})}
 }
 
 func (s *strays) bothKnow(uid mail.UID) {
@@ -33,8 +35,8 @@ func (s *strays) bothKnow(uid mail.UID) {
 	}
 }
 
-func (s *strays) theyExpunged(guid mail.GUID128) {
-	if s != nil && !guid.IsZero() {
+func (s *strays) theyExpunged(uid mail.UID, guid mail.GUID128) {
+	if s != nil && uid > s.above && !guid.IsZero() {
 		s.gone[guid]++
 	}
 }
@@ -84,11 +86,11 @@ func takeStray(gone map[mail.GUID128]int, guid mail.GUID, surplus *int, sign int
 	return true
 }
 
-// goneHere returns the expunges that this side logged above the base and the peer's log does not know.
+// goneHere returns the expunges that this side logged above the last common UID and the peer's log does not know.
 func (s *strays) goneHere() (map[mail.GUID128]int, error) {
 	out := make(map[mail.GUID128]int)
 	log := &s.p.log
-	for l, err := log.seek(s.p.o.Base); l != nil || err != nil; l, err = log.peek() {
+	for l, err := log.seek(s.above); l != nil || err != nil; l, err = log.peek() {
 		if err != nil {
 			return nil, err
 		}

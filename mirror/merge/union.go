@@ -12,6 +12,13 @@ type union struct {
 	strays *strays // nil: without a common state nobody can tell
 }
 
+func newUnion(p *Planner) *union {
+	if !p.o.CommonKnown {
+		return &union{Planner: p}
+	}
+	return &union{Planner: p, strays: newStrays(p, p.o.Common)}
+}
+
 func (r *union) record(c *item.Change) error {
 	if err := r.alone(c.UID - 1); err != nil {
 		return err
@@ -42,7 +49,7 @@ func (r *union) record(c *item.Change) error {
 		return err
 	case c.Type == item.ChangeExpunge:
 		if !expunged {
-			r.strays.theyExpunged(c.GUID128)
+			r.strays.theyExpunged(c.UID, c.GUID128)
 		}
 		return nil
 	case expunged:

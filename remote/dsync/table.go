@@ -198,6 +198,7 @@ const (
 	bSaveGUIDs
 	bOnlyGUID128
 	bNoBase
+	bWhole
 	bDigest
 )
 
@@ -216,6 +217,7 @@ var mailboxKind = &kind{letter: 'B', name: "mailbox", limit: lineLimit, fields: 
 	bSaveGUIDs:   {name: "have_save_guids"},
 	bOnlyGUID128: {name: "have_only_guid128"},
 	bNoBase:      {name: "dsyncfs_no_base", ours: true},
+	bWhole:       {name: "dsyncfs_whole", ours: true},
 	bDigest:      {name: "dsyncfs_digest", ours: true},
 }}
 

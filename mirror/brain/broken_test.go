@@ -1,0 +1,107 @@
+package brain_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync/atomic"
+	"testing"
+
+	"dsyncfs/mirror/brain"
+	"dsyncfs/mirror/item"
+)
+
+// breaking is an end of a conversation that breaks when so many items went through it, either way.
+type breaking struct {
+	brain.Peer
+	left *atomic.Int64
+}
+
+func (b breaking) step() error {
+	if b.left.Add(-1) < 0 {
+		return errors.Join(io.ErrClosedPipe, b.Close())
+	}
+	return nil
+}
+
+func (b breaking) Send(it item.Item) error {
+	if err := b.step(); err != nil {
+		return err
+	}
+	return b.Peer.Send(it)
+}
+
+func (b breaking) Recv() (item.Item, error) {
+	if err := b.step(); err != nil {
+		return nil, err
+	}
+	return b.Peer.Recv()
+}
+
+// A mail that came to one side in a round that broke off, and was moved on or expunged at the other one since then, must not come
+// back from there. The round breaks at each of its items, a first one and a later one, with either side as the master; what
+// completes it is a round from the last common state or one that compares everything.
+func TestWhatARoundBroughtBeforeItBrokeOffDoesNotComeBack(t *testing.T) {
+	for _, first := range []bool{true, false} {
+		for _, completes := range []item.SyncType{item.SyncState, item.SyncFull} {
+			for _, master := range []string{"a", "b"} {
+				t.Run(fmt.Sprintf("first=%v completed by %c master %s", first, completes, master), func(t *testing.T) {
+					for n := int64(1); breakRound(t, first, completes, master == "a", n); n++ {
+					}
+				})
+			}
+		}
+	}
+}
+
+// breakRound reports whether the round broke.
+func breakRound(t *testing.T, first bool, completes item.SyncType, aStarts bool, n int64) bool {
+	t.Helper()
+	c := newClock()
+	a, b := pair(t, c)
+	deliver := func(s side, text string) string {
+		base, err := s.account.Deliver("INBOX", []byte(text), c.tick())
+		must(t, err)
+		return base
+	}
+	must(t, a.account.CreateMailbox("Work"))
+	deliver(a, "old one here")
+	if !first {
+		quiet(t, a, b, inProcess)
+	}
+	moved, expunged := deliver(a, "to be moved"), deliver(a, "to be expunged")
+	deliver(a, "new here")
+	deliver(b, "new there") // so that UIDs conflict
+	deliver(b, "newer there")
+
+	var left atomic.Int64
+	left.Store(n)
+	master, slave := a, b
+	if !aStarts {
+		master, slave = b, a
+	}
+	_, err, serr := syncOnce(master, slave, func() (brain.Peer, brain.Peer, error) {
+		m, s := brain.Pipe()
+		return breaking{m, &left}, s, nil
+	}, twoWay())
+	c.tick()
+	must(t, a.account.Move("INBOX", moved, "Work"))
+	must(t, a.account.Expunge("INBOX", expunged))
+	c.tick()
+	_, err2, serr2 := syncOnce(master, slave, inProcess, brain.Request{Type: completes})
+	must(t, errors.Join(err2, serr2))
+	quiet(t, a, b, inProcess)
+	got := bodies(t, a)
+	for _, text := range []string{"old one here", "to be moved", "new here", "new there", "newer there"} {
+		key := strconv.Quote(text)
+		if got[key] != 1 {
+			t.Errorf("broken at item %d: %s is there %d times", n, key, got[key])
+		}
+		delete(got, key)
+	}
+	for key := range got {
+		t.Errorf("broken at item %d: %s is back", n, key)
+	}
+	return (err != nil || serr != nil) && !t.Failed()
+}

@@ -100,7 +100,6 @@ func (l *ledger) size() (n int) {
 type verdict struct {
 	lost, doubled, other []string
 	late                 []string // flags that one side set while the other one moved the mail, and that did not follow it
-	back                 []string // expunged while the other end was being killed, and there again
 }
 
 func (v verdict) empty() bool { return len(v.lost)+len(v.doubled)+len(v.other) == 0 }
@@ -182,7 +181,7 @@ func (l *ledger) judge(v *verdict, id int, f *fate, in []string, flags string) {
 		delete(l.mails, id)
 		return
 	case f.expunged == yes:
-		v.back = append(v.back, fmt.Sprintf("expunged, but there: %s in %q", what, in))
+		v.other = append(v.other, fmt.Sprintf("expunged, but there: %s in %q", what, in))
 	case f.place != "" && f.place != in[0]:
 		v.other = append(v.other, fmt.Sprintf("%s is in %q, not in %q", what, in, f.place))
 	}

@@ -180,6 +180,9 @@ func (f *fileSystem) dropIfUnused(id inode.ID) {
 		f.unload(d)
 		f.pastNames.forgetDir(id)
 		delete(f.dirs, id)
+		for name, child := range d.known { // nobody can get there any more
+			f.dropName(d, name, child)
+		}
 	}
 	f.dropAlias(id)
 	for _, l := range f.table.Names(id) {

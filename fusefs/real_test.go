@@ -436,3 +436,21 @@ func TestMountAsAnOrdinaryUser(t *testing.T) {
 		t.Errorf("%v: %q", err, out)
 	}
 }
+
+// What the engine moves away to delete it is forgotten by the kernel, with all that is in it; otherwise each deleted mailbox would
+// keep its directories open until the kernel's memory gets short.
+func TestADeletedMailboxIsNotKeptOpen(t *testing.T) {
+	m := mountMaildir(t, nil)
+	before := deleted(t)
+	m.sh(t, `for i in 1 2 3; do mkdir -p $M/.Box$i/cur $M/.Box$i/new $M/.Box$i/tmp; echo x > $M/.Box$i/tmp/a; mv $M/.Box$i/tmp/a $M/.Box$i/new/a; done
+		cat $M/.Box*/new/a; ls -l $M/.Box*/*`)
+	root, tmp := m.through(t, ""), m.through(t, "tmp")
+	for _, i := range []string{"1", "2", "3"} {
+		for _, err := range []error{root.Rename(".Box"+i, tmp, "trying"+i), tmp.Rename("trying"+i, tmp, "delete"+i), os.RemoveAll(filepath.Join(m.backing, "tmp", "delete"+i))} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	closed(t, before)
+}

@@ -179,14 +179,15 @@ func (m *Mount) told(direct func() error, changes ...change) error {
 }
 
 // tell makes memory and kernel follow changes that were made behind the mount. Names in the tmp of a mailbox are unique
-// and never cached when they are not there, so of those there is nothing to tell.
+// and never cached when they are not there, so of those there is nothing to tell unless the kernel was told of one that is
+// there: what the engine moves away to delete it comes there through the mount.
 func (m *Mount) tell(changes ...change) {
 	if !m.alive.Load() {
 		return
 	}
 	sent := false
 	for _, c := range changes {
-		if parent, last := splitPath(c.dir); kindOf(last) == tmpDir && m.isMailbox(parent) {
+		if parent, last := splitPath(c.dir); kindOf(last) == tmpDir && m.isMailbox(parent) && !m.fs.isKnown(c) {
 			continue
 		}
 		m.fs.invalidate(c.dir, []string{c.name})
@@ -195,6 +196,14 @@ func (m *Mount) tell(changes ...change) {
 	if sent {
 		m.fs.notices.flush()
 	}
+}
+
+// isKnown reports whether the kernel was told of a name in a directory whose names are not all held in memory.
+func (f *fileSystem) isKnown(c change) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d := f.byPath[c.dir]
+	return d != nil && d.known[c.name] != 0
 }
 
 // own makes a change through the mount's path. What the handler never saw (the mount is gone, or the kernel answered from

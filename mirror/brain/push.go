@@ -118,6 +118,9 @@ func (l *link) push(ctx context.Context, s store.Store, hurry bool) (Verdict, Ou
 	p := &push{round: l.round(s, hurry)}
 	defer p.close()
 	verdict, err := p.prepare(ctx, l.tree)
+	if errors.Is(err, store.ErrNotFound) {
+		verdict, err = NeedRound, nil // a mailbox was renamed or removed since the look at the tree
+	}
 	if err != nil || verdict != Taken {
 		return verdict, p.out, crossing{}, err
 	}

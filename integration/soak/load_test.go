@@ -42,6 +42,9 @@ func startLoad(s *scene) *load {
 				} else {
 					change(m, box, r)
 				}
+				if i%10 == 0 {
+					folder(m, side, i/10, mails[r.IntN(len(mails))])
+				}
 				l.done.Add(1)
 			}
 		})
@@ -100,6 +103,27 @@ func change(m harness.Maildir, box string, r *rand.Rand) {
 		info = "F" + info
 	}
 	_ = os.Rename(filepath.Join(dir, name), filepath.Join(dir, base+":2,"+info))
+}
+
+// folder makes a mailbox with a mail in it, renames it, or removes it: each in turn. What somebody delivers while it is removed
+// may keep its directory, which is tried again the next time.
+func folder(m harness.Maildir, side string, turn int, mail harness.Mail) {
+	name := func(turn int) string { return fmt.Sprintf("Project %s %d", side, turn/3) }
+	dir := m.Dir(name(turn))
+	switch turn % 3 {
+	case 0:
+		for _, sub := range []string{"", "cur", "new", "tmp"} { // Dovecot's user has to write there
+			_ = os.Mkdir(filepath.Join(dir, sub), 0o777)
+			_ = os.Chmod(filepath.Join(dir, sub), 0o777)
+		}
+		_ = deliver(m, name(turn), fmt.Sprintf("%d.M%dP8.%s", mail.Date.Unix(), turn, side), mail)
+	case 1:
+		_ = os.Rename(dir, dir+" done")
+	case 2:
+		for i := max(0, turn-9); i <= turn; i += 3 {
+			_ = os.RemoveAll(m.Dir(name(i)) + " done")
+		}
+	}
 }
 
 // seen adds S to flags, in its place before the letters of keywords.

@@ -372,3 +372,32 @@ func TestPushAfterAFullSync(t *testing.T) {
 		k.wants("there", k.listen(), brain.Taken)
 	})
 }
+
+// removing is a store whose user removes a mailbox when it is about to be opened.
+type removing struct {
+	store.Store
+	remove func()
+}
+
+func (r removing) Open(context.Context, mail.MailboxGUID) (store.Mailbox, error) {
+	r.remove()
+	return nil, store.ErrNotFound
+}
+
+// A mailbox that goes away between the look and the push is a matter of the next round, and not the end of the connection.
+func TestAMailboxIsRemovedDuringAPush(t *testing.T) {
+	inBubble(t, inProcess, func(t *testing.T, k *kept, a, b side) {
+		_, err := a.account.Deliver("Work", []byte("short-lived"), time.Unix(1, 0))
+		must(t, err)
+		st := removing{a.account.Open(), func() { must(t, a.account.DeleteMailbox("Work")) }}
+		verdict, _, err := k.master.Push(context.Background(), st)
+		must(t, errors.Join(err, st.Close()))
+		if verdict != brain.NeedRound {
+			t.Errorf("verdict %d", verdict)
+		}
+		k.round()
+		if strings.Contains(contents(t, b), "Work") {
+			t.Error("it is still there at the other side")
+		}
+	})
+}

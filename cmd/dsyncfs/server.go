@@ -57,7 +57,7 @@ func (a *app) serve(ctx context.Context, rawLog string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, local.Close()) }()
-	opts := dsync.Options{Name: "master", Timeout: cfg.Timeout, Logger: log}
+	opts := dsync.Options{Name: "master", Timeout: cfg.Timeout, Logger: log, Compress: endpoint.Compression(cfg)}
 	if rawLog != "" {
 		in, out, err := openRawLogs(rawLog)
 		if err != nil {

@@ -83,7 +83,7 @@ func socketPair(b *testing.B) (net.Conn, net.Conn) {
 func BenchmarkChanges(b *testing.B) {
 	var wire bytes.Buffer
 	w := bufio.NewWriter(&wire)
-	writeGreeting(w, Minor)
+	writeGreeting(w, Minor, CompressSlow)
 	line, err := lineOf(&item.Change{
 		Type: item.ChangeSave, UID: 12345, GUID: "1767261601.M000002P1.example", ModSeq: 6, Final: 0x0a,
 		Keywords: []item.KeywordChange{{Op: '&', Name: "$Important"}, {Op: '&', Name: "NonJunk"}},

@@ -16,11 +16,18 @@ const (
 )
 
 // writeGreeting writes the version line and our field lists.
-func writeGreeting(w *bufio.Writer, minor int) error {
+func writeGreeting(w *bufio.Writer, minor int, c Compression) error {
 	var line []byte
 	line = fmt.Appendf(line, "VERSION\t%s\t%d\t%d\n", service, Major, minor)
 	for _, k := range kinds {
-		line = ownLayout(k, true).appendHeader(line)
+		own := ownLayout(k, true)
+		if k == compressionKind {
+			var can bool
+			if own, can = compressionHeader(c); !can {
+				continue
+			}
+		}
+		line = own.appendHeader(line)
 		line = append(line, '\n')
 	}
 	line = append(line, letterEndOfList, '\n')

@@ -53,7 +53,7 @@ func TestBadGreetingsAreRefused(t *testing.T) {
 }
 
 func TestUnknownKindsAndFieldsAreIgnored(t *testing.T) {
-	said := strings.Replace(greeting(t), "\nRguid\tuid\tdsyncfs_have\n", "\nZjunk\tmore\nX\nRjunk\tuid\tguid\n", 1) + "R17\t3\tg\nX\n"
+	said := strings.Replace(greeting(t), "\nRguid\tuid\tdsyncfs_have\n", "\nYjunk\tmore\nX\nRjunk\tuid\tguid\n", 1) + "R17\t3\tg\nX\n"
 	p := NewPeer(stream{strings.NewReader(said)}, Options{})
 	defer p.Close()
 	if err := p.Handshake(context.Background()); err != nil {
@@ -71,7 +71,7 @@ func TestBadLinesEndTheConversation(t *testing.T) {
 		want       error
 		text       string
 	}{
-		{"unknown letter", "Zx\n", ErrProtocol, `unexpected line "Zx"`},
+		{"unknown letter", "Yx\n", ErrProtocol, `unexpected line "Yx"`},
 		{"an item with an error", "Cs\t0\n", ErrProtocol, "mail_change: uid"},
 		{"a longer Done", "Xx\n", ErrProtocol, "unexpected line"},
 		{"an endless line", "C" + strings.Repeat("x", lineLimit+10), ErrProtocol, "longer than 1048576 bytes"},

@@ -2,6 +2,7 @@ package dsync
 
 import (
 	"bufio"
+	"compress/flate"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type Options struct {
 	Logger  *slog.Logger  // debug level only; nil: none
 	RawIn   io.Writer     // gets a copy of all that is received
 	RawOut  io.Writer     // gets a copy of all that is sent
+
+	Compress Compression
 }
 
 // Peer is the other side of a conversation, over a byte stream. It carries items in their order and has no opinion about
@@ -47,18 +50,25 @@ type Peer struct {
 	lists    *layouts     // announced by the peer
 	body     *valueReader // of the last item, nil if it had none
 	recvDone bool         // an end was received: Done or EOF
+	inflates bool         // what is received is compressed
 	ended    atomic.Bool  // see Ended
 
 	// The sending half.
-	out     *bufio.Writer
-	record  record
-	line    []byte
-	copyBuf []byte
-	own     layouts
+	out       *bufio.Writer
+	record    record
+	line      []byte
+	copyBuf   []byte
+	own       layouts
+	deflate   *flate.Writer // between out and wire; nil: what is sent is not compressed
+	wire      *bufio.Writer
+	unflushed bool // something was sent since the last flush
 
 	// Set by Handshake.
-	ready bool
-	minor int
+	ready       bool
+	minor       int
+	mayCompress bool // the other side can read it
+
+	pace pace
 
 	mu    sync.Mutex
 	cause error // why the conversation is over, nil while it is not
@@ -79,7 +89,7 @@ func NewPeer(conn io.ReadWriteCloser, opts Options) *Peer {
 	p.watch.timeout = opts.Timeout
 	p.watch.expired = func(after time.Duration) { p.fail(fmt.Errorf("%w for %s", ErrTimeout, after)) }
 	p.in.src = bufio.NewReaderSize(&watchedReader{conn, &p.watch, opts.RawIn, &p.ended}, bufferSize)
-	p.out = bufio.NewWriterSize(&watchedWriter{conn, &p.watch, opts.RawOut}, bufferSize)
+	p.out = bufio.NewWriterSize(&watchedWriter{conn, &p.watch, opts.RawOut, p.pace.wrote}, bufferSize)
 	p.fields = fields{record: &record{}, words: words{}}
 	return p
 }
@@ -91,7 +101,7 @@ func (p *Peer) Handshake(ctx context.Context) error {
 	defer stop()
 	sent := make(chan error, 1)
 	go func() {
-		sent <- errors.Join(writeGreeting(p.out, p.opts.Minor), p.out.Flush())
+		sent <- errors.Join(writeGreeting(p.out, p.opts.Minor, p.opts.Compress), p.out.Flush())
 	}()
 	minor, lists, err := readGreeting(&p.in)
 	if err != nil {
@@ -115,6 +125,10 @@ func (p *Peer) agree(minor int, lists *layouts) {
 	p.minor, p.lists, p.ready = minor, lists, true
 	for _, k := range kinds {
 		p.own[k.letter] = ownLayout(k, p.PeerIsDsyncfs())
+	}
+	p.mayCompress = p.opts.Compress != CompressNever && p.PeerIsDsyncfs() && lists.has(compressionKind, zDeflate)
+	if p.opts.Compress == CompressAlways || lists.has(compressionKind, zAlways) {
+		p.pace.slow.Store(true)
 	}
 	p.opts.Logger.Debug("dsync greeting", "peer", p.opts.Name, "minor", minor, "dsyncfs", p.PeerIsDsyncfs())
 }
@@ -157,9 +171,14 @@ func (p *Peer) Send(it item.Item) error {
 	if err := p.usable(); err != nil {
 		return p.wrap(err)
 	}
+	if err := p.compress(); err != nil {
+		return p.wrap(p.sendError(err))
+	}
+	p.unflushed = true
 	if err := p.send(it); err != nil {
 		return p.wrap(p.sendError(err))
 	}
+	p.pace.sent(it)
 	p.trace("send", it)
 	return nil
 }
@@ -226,7 +245,7 @@ func (p *Peer) Flush() error {
 	if err := p.usable(); err != nil {
 		return p.wrap(err)
 	}
-	if err := p.out.Flush(); err != nil {
+	if err := p.flush(); err != nil {
 		return p.wrap(p.sendError(err))
 	}
 	return nil
@@ -266,6 +285,7 @@ func (p *Peer) Recv() (item.Item, error) {
 	if err != nil {
 		return nil, p.wrap(p.fail(err))
 	}
+	p.pace.received(it)
 	p.trace("receive", it)
 	return it, nil
 }
@@ -282,6 +302,11 @@ func (p *Peer) recv() (item.Item, error) {
 		return nil, io.EOF
 	}
 	line, err := p.in.line(itemLimit)
+	for err == nil && len(line) == 1 && line[0] == compressionKind.letter {
+		if err = p.inflate(); err == nil {
+			line, err = p.in.line(itemLimit)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

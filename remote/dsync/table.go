@@ -377,7 +377,7 @@ var receiptKind = &kind{letter: 'K', name: "dsyncfs_receipt", ours: true, limit:
 // kinds is the table, in the order in which Dovecot sends the field lists; ours comes last.
 var kinds = [...]*kind{
 	handshakeKind, stateKind, nodeKind, deletesKind, mailboxKind, attributeKind,
-	changeKind, requestKind, mailKind, finishKind, cacheFieldKind, wakeKind, parcelKind, receiptKind,
+	changeKind, requestKind, mailKind, finishKind, cacheFieldKind, wakeKind, parcelKind, receiptKind, compressionKind,
 }
 
 // kindOf returns the row of a letter, nil if there is none.

@@ -114,6 +114,7 @@ type watchedWriter struct {
 	io.Writer
 	watch *watch
 	raw   io.Writer
+	wrote func(n int, took time.Duration)
 }
 
 // Write hands p on in pieces, so that a long line over a slow connection is progress.
@@ -125,7 +126,9 @@ func (w *watchedWriter) Write(p []byte) (total int, err error) {
 		}
 		var n int
 		w.watch.begin()
+		start := time.Now()
 		n, err = w.Writer.Write(piece)
+		w.wrote(n, time.Since(start))
 		w.watch.end()
 		total += n
 		p = p[n:]

@@ -29,6 +29,7 @@ type Config struct {
 	Identity    string        `toml:"identity"`       // key file
 	KnownHosts  string        `toml:"known_hosts"`    // instead of ~/.ssh/known_hosts
 	ServerCmd   string        `toml:"server_command"` // what to run on the remote host; default "dsyncfs dsync-server"
+	Compress    string        `toml:"compress"`       // auto, yes or no: what is sent to another dsyncfs
 	Timeout     time.Duration `toml:"timeout"`        // of inactivity of the other side
 	KeepAlive   time.Duration `toml:"keepalive_interval"`
 	LockTimeout time.Duration `toml:"lock_timeout"` // how long to wait for a mailbox or index that another program uses
@@ -82,7 +83,7 @@ func (m *MaxMissing) UnmarshalText(text []byte) error {
 func Default() Config {
 	return Config{
 		AltChar: "_", StateDir: defaultStateDir(), ServerCmd: "dsyncfs dsync-server",
-		Timeout: 10 * time.Minute, KeepAlive: 15 * time.Second, LockTimeout: 30 * time.Second,
+		Compress: "auto", Timeout: 10 * time.Minute, KeepAlive: 15 * time.Second, LockTimeout: 30 * time.Second,
 		FullSyncInterval: 5 * time.Minute, PollInterval: 30 * time.Second,
 		MaxMissing: MaxMissing{Percent: 20, Mails: 50},
 		Commit:     "local", CommitTimeout: 30 * time.Second, UID: -1, GID: -1,
@@ -177,6 +178,9 @@ func (c *Config) Validate() error {
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.Commit != "local" && c.Commit != "remote" {
 		bad("setting commit=%s: must be local or remote", c.Commit)
+	}
+	if !slices.Contains([]string{"auto", "yes", "no"}, c.Compress) {
+		bad("setting compress=%s: must be auto, yes or no", c.Compress)
 	}
 	if len(c.AltChar) > 1 || c.AltChar != "" && (c.AltChar[0] <= ' ' || c.AltChar[0] > '~' || strings.ContainsAny(c.AltChar, `/.\&~*%`)) {
 		bad("setting dsync_alt_char=%q: must be one ASCII character that any mailbox name can hold", c.AltChar)

@@ -38,6 +38,7 @@ func TestEverySetting(t *testing.T) {
 		{"identity", "/k", "/k", ""},
 		{"known_hosts", "/h", "/h", ""},
 		{"server_command", "x dsync-server", "x dsync-server", ""},
+		{"compress", "yes", "yes", "perhaps"},
 		{"timeout", "90", 90 * time.Second, "soon"},
 		{"keepalive_interval", "1m30s", 90 * time.Second, "0"},
 		{"lock_timeout", "5s", 5 * time.Second, "-1"},
@@ -80,8 +81,8 @@ func TestEverySetting(t *testing.T) {
 		})
 	}
 	settings := reflect.TypeFor[Config]()
-	if got := settings.NumField() - 1; got != 22 {
-		t.Errorf("there are %d settings; this table is about 22", got)
+	if got := settings.NumField() - 1; got != 23 {
+		t.Errorf("there are %d settings; this table is about 23", got)
 	}
 }
 

@@ -139,13 +139,24 @@ func (r *Remote) dialStream(ctx context.Context) (*streamPeer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := dsync.NewPeer(gentleConn{conn}, dsync.Options{Name: r.Name, Timeout: r.cfg.Timeout, Logger: r.log})
+	p := dsync.NewPeer(gentleConn{conn}, dsync.Options{Name: r.Name, Timeout: r.cfg.Timeout, Logger: r.log, Compress: Compression(r.cfg)})
 	peer := &streamPeer{Peer: p, name: r.Name, conn: conn}
 	if err := p.Handshake(ctx); err != nil {
 		err = peer.explain(err)
 		return nil, errors.Join(err, peer.Close())
 	}
 	return peer, nil
+}
+
+// Compression is the setting of that name. A Dovecot never hears of it.
+func Compression(cfg *config.Config) dsync.Compression {
+	switch cfg.Compress {
+	case "yes":
+		return dsync.CompressAlways
+	case "no":
+		return dsync.CompressNever
+	}
+	return dsync.CompressSlow
 }
 
 // start runs the remote command over the kept connection, which is made anew if it was lost.

@@ -104,6 +104,18 @@ func TestPlans(t *testing.T) {
 			want: "2>4",
 		},
 		{
+			name:    "a mail that was put back here after it had got its UID of the end there, and gone, stays",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 6, changes: `e 4 B|e 5 B`},
+			want: "",
+		},
+		{
+			name:    "and one that was put back there is got",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 6, changes: `s 1 A 1 - - 0|e 4 B|e 5 B`}, remote: side{next: 8, changes: `s 7 B 1 - - 0`},
+			want: "B:7=r7/c0",
+		},
+		{
 			name:    "a mail that a broken off round saved here and that was expunged there goes, whatever its UID is",
 			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
 			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B`},

@@ -1,6 +1,7 @@
 package merge
 
 import (
+	"maps"
 	"slices"
 
 	"dsyncfs/mirror/mail"
@@ -12,8 +13,12 @@ import (
 //
 // A mail is one if its side has it once more than the other, and that other one's log has an expunge of its GUID of which
 // this side's log knows nothing. Both sides see both lists and both logs, and so find the same.
+//
+// A log with two expunges of one GUID is that of a side which gave the mail its UID of the end before it went. A stray would
+// have that UID and need not be looked for: a mail with another one was put back by a user, and is the last that there is.
 type strays struct {
 	p     *Planner
+	told  map[mail.GUID128]int  // expunges that the peer logged, whatever this side knows of them
 	above mail.UID              // the last UID of the last common state, from which on the logs tell of what came later
 	gone  map[mail.GUID128]int  // expunges that the peer logged and this side did not
 	both  map[mail.UID]struct{} // UIDs of logged expunges here that the peer has a record of
@@ -26,7 +31,14 @@ func newStrays(p *Planner, above mail.UID) *strays {
 	if p.o.Mode != TwoWay || p.o.ShortGUIDs || !p.o.Filter.Empty() {
 		return nil
 	}
-	return &strays{p: p, above: above, gone: make(map[mail.GUID128]int), both: make(map[mail.UID]struct{})}
+	return &strays{p: p, above: above, told: make(map[mail.GUID128]int), gone: make(map[mail.GUID128]int), both: make(map[mail.UID]struct{})}
+}
+
+// theyTold takes note of any expunge in the peer's log.
+func (s *strays) theyTold(uid mail.UID, guid mail.GUID128) {
+	if s != nil && uid > s.above && !guid.IsZero() {
+		s.told[guid]++
+	}
 }
 
 func (s *strays) bothKnow(uid mail.UID) {
@@ -46,6 +58,7 @@ func (s *strays) remove() error {
 	if s == nil {
 		return nil
 	}
+	maps.DeleteFunc(s.gone, func(guid mail.GUID128, _ int) bool { return s.told[guid] > 1 })
 	goneHere, err := s.goneHere()
 	if err != nil || len(s.gone)+len(goneHere) == 0 {
 		return err
@@ -86,18 +99,22 @@ func takeStray(gone map[mail.GUID128]int, guid mail.GUID, surplus *int, sign int
 	return true
 }
 
-// goneHere returns the expunges that this side logged above the last common UID and the peer's log does not know.
+// goneHere returns the expunges that this side logged above the last common UID, once each, and the peer's log does not know.
 func (s *strays) goneHere() (map[mail.GUID128]int, error) {
-	out := make(map[mail.GUID128]int)
+	out, all := make(map[mail.GUID128]int), make(map[mail.GUID128]int)
 	log := &s.p.log
 	for l, err := log.seek(s.above); l != nil || err != nil; l, err = log.peek() {
 		if err != nil {
 			return nil, err
 		}
-		if _, known := s.both[l.UID]; !known && l.Expunged && !l.GUID128.IsZero() {
-			out[l.GUID128]++
+		if l.Expunged && !l.GUID128.IsZero() {
+			all[l.GUID128]++
+			if _, known := s.both[l.UID]; !known {
+				out[l.GUID128]++
+			}
 		}
 		log.advance()
 	}
+	maps.DeleteFunc(out, func(guid mail.GUID128, _ int) bool { return all[guid] > 1 })
 	return out, nil
 }

@@ -23,6 +23,9 @@ func (r *union) record(c *item.Change) error {
 	if err := r.alone(c.UID - 1); err != nil {
 		return err
 	}
+	if c.Type == item.ChangeExpunge {
+		r.strays.theyTold(c.UID, c.GUID128)
+	}
 	m, err := r.local.at(c.UID)
 	if err != nil {
 		return err

@@ -353,6 +353,22 @@ var regressions = map[string]string{
 		{"Op":"crash","Side":0,"Seed":11773768386660046686}
 		{"Op":"sync","Side":1,"Seed":3006028394525954445,"Type":"c"}
 		{"Op":"rename","Side":1,"Seed":3707058496371961360}`,
+	"a mail that a user put back while its move was under way went for good": `
+		++ ++ ++
+		{"Op":"deliver","Side":0,"Seed":12233851199359834664}
+		{"Op":"create","Side":0,"Seed":14351272698102217191}
+		{"Op":"sync","Side":2,"Seed":9666509596619098608,"Type":"s","Reversed":true,"Restore":true}
+		{"Op":"see","Side":0,"Seed":1972610499292335127}
+		{"Op":"live","Side":0,"Seed":13772052730848195061,"Users":15,"Fault":{"Second":true,"What":"eio","At":1,"Seed":7811385054849112139}}
+		{"Op":"empty","Side":1,"Seed":4764518949188636109}
+		{"Op":"expunge","Side":2,"Seed":6738110022241529108}
+		{"Op":"sync","Side":2,"Seed":12539011119667642846,"Type":"s"}
+		{"Op":"flag","Side":0,"Seed":11249168594247114833}
+		{"Op":"create","Side":0,"Seed":12536392285825550572}
+		{"Op":"deliver","Side":0,"Seed":12728022919870272520}
+		{"Op":"deliver","Side":1,"Seed":6057248765009474867}
+		{"Op":"move","Side":1,"Seed":16671405718997857802}
+		{"Op":"live","Side":0,"Seed":3696960970328590419,"Cut":89,"Users":11}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -95,7 +95,7 @@ func justified(r *replica, stopped *guard.Error) error {
 	if err != nil || all == nil {
 		return err
 	}
-	var own []guard.Loss
+	var own []loss
 	for _, s := range stopped.Stops {
 		l, known := all[s.Mailbox]
 		if !known || l.Missing == 0 {
@@ -105,10 +105,29 @@ func justified(r *replica, stopped *guard.Error) error {
 			return fmt.Errorf("%s: the guard says that %d mails of %q are gone without a witness, but only %d are", r.name, s.Missing, string(s.Mailbox), l.Missing)
 		}
 		l.Gone = l.Gone || s.Gone && l.strange
-		own = append(own, l.Loss)
+		own = append(own, l)
 	}
-	if guard.Judge(own, policy) == nil {
+	if !tooMany(own) {
 		return fmt.Errorf("%s: the guard stopped a sync without need: %v", r.name, stopped)
 	}
 	return nil
+}
+
+// tooMany is promise 7 in the words of docs/guarantees.md, without the code of the guard: whether losses without a witness are to
+// stop a sync.
+func tooMany(losses []loss) bool {
+	small := 0 // mails of mailboxes with fewer than ten that lost all
+	for _, l := range losses {
+		bin := !l.Gone && guard.Disposable(l.Mailbox)
+		switch all := l.Gone || l.Missing == l.Known; {
+		case bin || l.Known == 0:
+		case all && l.Known >= 10:
+			return true
+		case all:
+			small += l.Missing
+		case l.Missing > policy.MaxMissingMails && 100*l.Missing > policy.MaxMissingPercent*l.Known:
+			return true
+		}
+	}
+	return small > policy.MaxMissingMails
 }

@@ -28,6 +28,7 @@ type Step struct {
 	Wire     bool   `json:",omitempty"` // through the wire format
 	Cut      int    `json:",omitempty"` // the link is cut after so many items; over the wire so many times 40 bytes
 	Users    int    `json:",omitempty"` // ops of users during the sync
+	Edits    int    `json:",omitempty"` // besides these, mails that users write in the place of others meanwhile
 	Fault    *Fault `json:",omitempty"`
 
 	// Of a sync that finds that mails are gone: the user has them restored, instead of confirming.
@@ -149,7 +150,19 @@ func Generate(seed uint64) History {
 		}
 		h.Steps = append(h.Steps, Step{Op: op, Side: side, Seed: rng.Uint64()})
 	}
+	if faults {
+		h.edit(rand.New(rand.NewPCG(seed, 6)))
+	}
 	return h
+}
+
+// edit lets users write in the place of mails during some syncs. It draws from numbers of its own.
+func (h *History) edit(rng *rand.Rand) {
+	for i := range h.Steps {
+		if s := &h.Steps[i]; s.Op == "sync" && rng.IntN(4) == 0 {
+			s.Edits = 1 + rng.IntN(3)
+		}
+	}
 }
 
 func generateSync(rng *rand.Rand, replicas int, faults bool) Step {

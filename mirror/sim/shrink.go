@@ -55,6 +55,9 @@ func simplify(s Step) (out []Step) {
 	if s.Users > 0 {
 		change(func(s *Step) { s.Users = 0 })
 	}
+	if s.Edits > 0 {
+		change(func(s *Step) { s.Edits = 0 })
+	}
 	if s.Cut > 0 {
 		change(func(s *Step) { s.Cut = 0 })
 	}

@@ -58,11 +58,11 @@ func (w *world) sync(s Step) error {
 	master.clean, slave.clean = err == nil, err == nil
 	if err == nil {
 		master.lostList, slave.lostList = false, false
-		if len(w.replicas) == 2 && s.Users == 0 {
+		if len(w.replicas) == 2 && s.Users == 0 && s.Edits == 0 {
 			w.unseen = false
 		}
 	}
-	if err == nil && s.Type == "f" && s.Users == 0 {
+	if err == nil && s.Type == "f" && s.Users == 0 && s.Edits == 0 {
 		master.edited, slave.edited = false, false
 	}
 	return w.checks.now()
@@ -104,7 +104,7 @@ func (w *world) mustStop(sides ...*replica) (string, error) {
 
 // checkGuard holds the guards to what there was before the sync and, as they stop it before anything is recorded, is now.
 func (w *world) checkGuard(s Step, gone string, err error, sides ...*replica) error {
-	if s.Users > 0 || s.Cut > 0 || s.Fault != nil {
+	if s.Users > 0 || s.Edits > 0 || s.Cut > 0 || s.Fault != nil {
 		return nil // it may have been another state that they saw, or none
 	}
 	if err == nil && gone != "" {
@@ -125,7 +125,7 @@ func (w *world) checkError(s Step, master, slave *replica, err error) error {
 	switch {
 	case err == nil, isGuard(err), s.Cut > 0, s.Fault != nil && s.Fault.What != "" && (master.hit || slave.hit):
 		return nil
-	case s.Users > 0 && (errors.Is(err, store.ErrNotFound) || w.gone):
+	case s.Users+s.Edits > 0 && (errors.Is(err, store.ErrNotFound) || w.gone):
 		return nil // a mailbox that was renamed or deleted while the round was in it
 	}
 	return fmt.Errorf("a sync without a fault failed: %w", err)
@@ -144,7 +144,7 @@ func (w *world) syncSource(s Step, master, slave *replica, req brain.Request) (b
 		return brain.Outcome{}, err
 	}
 	out, serr := w.syncOnce(s, master, slave, req)
-	if s.Users > 0 || source.hit {
+	if s.Users > 0 || s.Edits > 0 || source.hit {
 		return out, serr
 	}
 	after, err := contents(source.disk)
@@ -192,11 +192,34 @@ func (w *world) syncOnce(s Step, master, slave *replica, req brain.Request) (out
 	return out, err
 }
 
+// editsDuring is usersDuring for those who write in the place of mails.
+func (w *world) editsDuring(s Step, sides ...*replica) func(string) {
+	left := s.Edits
+	rng := rand.New(rand.NewPCG(s.Seed, 7))
+	return func(string) {
+		if left == 0 || rng.IntN(20) != 0 {
+			return
+		}
+		left--
+		r, seed := sides[rng.IntN(len(sides))], rng.Uint64()
+		if r.isDead() {
+			return
+		}
+		w.note("  meanwhile edit of %s", r.name)
+		w.calm = false
+		if err := w.act(r, "editone", seed); err != nil {
+			panic(fmt.Sprintf("edit: %v", err)) // users act past all faults
+		}
+	}
+}
+
 // usersDuring returns what is called between the turns of a sync: users who go on working.
 func (w *world) usersDuring(s Step, sides ...*replica) func(string) {
 	left := s.Users
 	rng := rand.New(rand.NewPCG(s.Seed, 4))
-	return func(string) {
+	edits := w.editsDuring(s, sides...)
+	return func(key string) {
+		edits(key)
 		if left == 0 || rng.IntN(40) != 0 {
 			return
 		}

@@ -80,7 +80,7 @@ func (w *world) actAs(through *session, r *replica, op string, seed uint64) erro
 		"deliver": u.deliver, "burst": u.burst, "see": u.see, "flag": u.flag, "keyword": u.keyword, "manykeywords": u.manyKeywords,
 		"expunge": u.expunge, "move": u.move, "copy": u.copy, "create": u.create, "rename": u.rename, "delete": u.delete,
 		"recreate": u.recreate, "subscribe": u.subscribe, "unsubscribe": u.unsubscribe, "loselist": u.loseList,
-		"assign": u.assign, "resetvalidity": u.resetValidity, "resetguid": u.resetGUID, "edit": u.edit, "empty": u.empty,
+		"assign": u.assign, "resetvalidity": u.resetValidity, "resetguid": u.resetGUID, "edit": u.edit, "editone": u.editOne, "empty": u.empty,
 	}[op]
 	if do == nil {
 		return fmt.Errorf("no op %q", op)
@@ -553,8 +553,25 @@ func (u *user) hasBase(dir, base string) (bool, error) {
 // there must be a memory.
 func (u *user) edit() error {
 	m, ok, err := u.anyMail()
-	if err != nil || !ok || !u.r.remembers(m.box, m.file.Base) {
+	if err != nil || !ok {
 		return err
+	}
+	return u.editMail(m)
+}
+
+// editOne is edit of a mail of which there never was a copy: while a round is under way, a side that has one takes it for what
+// the other side has in the place of the mail, until that looks at the bytes.
+func (u *user) editOne() error {
+	m, ok, err := u.anyMail()
+	if err != nil || !ok || u.w.ledger.contents[m.file.content].puts > 1 {
+		return err
+	}
+	return u.editMail(m)
+}
+
+func (u *user) editMail(m found) error {
+	if !u.r.remembers(m.box, m.file.Base) {
+		return nil
 	}
 	d, err := u.open(join(m.dir, m.file.sub))
 	if err != nil {

@@ -369,6 +369,14 @@ var regressions = map[string]string{
 		{"Op":"deliver","Side":1,"Seed":6057248765009474867}
 		{"Op":"move","Side":1,"Seed":16671405718997857802}
 		{"Op":"live","Side":0,"Seed":3696960970328590419,"Cut":89,"Users":11}`,
+	"a UID that a plan gave to a mail was taken meanwhile, and the sync failed": `
+		++ fs fs
+		{"Op":"deliver","Side":0,"Seed":3666725382556308290}
+		{"Op":"sync","Side":2,"Seed":6214389862803076093,"Type":"s","Reversed":true}
+		{"Op":"copy","Side":2,"Seed":9012506525975269187}
+		{"Op":"expunge","Side":2,"Seed":912892039523314711}
+		{"Op":"create","Side":0,"Seed":2562039485087078239}
+		{"Op":"sync","Side":2,"Seed":17084986052583261458,"Type":"f","Users":5,"Restore":true}`,
 }
 
 func TestRegressions(t *testing.T) {

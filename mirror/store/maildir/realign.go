@@ -38,12 +38,12 @@ func (a *apply) realign(context.Context) error {
 		if c.NewUID != 0 {
 			to.UID = c.NewUID
 		}
-		if to.UID < a.first && to.UID >= a.rec.Status.UIDNext && !a.newUIDs() {
-			a.res.Vanished = append(a.res.Vanished, c.UID) // a Dovecot has given that UID to another mail meanwhile
+		if to.UID != r.UID && to.UID < a.first && !a.newUIDs() {
+			a.res.Vanished = append(a.res.Vanished, c.UID) // that UID was given to another mail since the plan was made
 			continue
 		}
-		if to.UID != r.UID && (!a.newUIDs() && to.UID < a.first || to.UID > mail.MaxUID) {
-			return fmt.Errorf("UID %d cannot become %d: UIDNEXT is %d", r.UID, to.UID, a.first)
+		if to.UID > mail.MaxUID {
+			return fmt.Errorf("UID %d cannot become %d", r.UID, to.UID)
 		}
 		if !storableGUID(to.GUID) {
 			return fmt.Errorf("UID %d: the GUID %.40q cannot be stored", r.UID, string(to.GUID))

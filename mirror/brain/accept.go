@@ -83,6 +83,11 @@ func (a *acceptance) take(ctx context.Context, first *item.Mailbox) (taken bool,
 			return false, err
 		}
 	}
+	if taken {
+		if err := a.carryFlags(ctx); err != nil {
+			return false, err
+		}
+	}
 	return taken, a.store.EndRound(ctx)
 }
 

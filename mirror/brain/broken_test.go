@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 
 	"dsyncfs/mirror/brain"
 	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
 )
 
 // breaking is an end of a conversation that breaks when so many items went through it, either way.
@@ -104,4 +106,24 @@ func breakRound(t *testing.T, first bool, completes item.SyncType, aStarts bool,
 		t.Errorf("broken at item %d: %s is back", n, key)
 	}
 	return (err != nil || serr != nil) && !t.Failed()
+}
+
+// The mailboxes may be compared in different rounds, as when one breaks off: the first sees the mail where it was moved to, the
+// second that it is gone where its flags were changed.
+func TestFlagsFollowAMailOfWhichARoundSawHalfTheMove(t *testing.T) {
+	c := newClock()
+	a, b := pair(t, c)
+	must(t, a.account.CreateMailbox("Archive"))
+	base, err := a.account.Deliver("INBOX", []byte("to be moved"), c.tick())
+	must(t, err)
+	quiet(t, a, b, inProcess)
+	must(t, a.account.Move("INBOX", base, "Archive"))
+	must(t, b.account.SetFlags("INBOX", b.account.Files("INBOX")[0], mail.Delta{Add: mail.FlagFlagged | mail.FlagDeleted}))
+	c.tick()
+	_, err, serr := syncOnce(a, b, inProcess, brain.Request{Type: item.SyncState, Boxes: []string{"Archive"}})
+	must(t, errors.Join(err, serr))
+	quiet(t, a, b, inProcess)
+	if got := contents(t, a); !strings.Contains(got, `[\Flagged]`) || strings.Count(got, "to be moved") != 1 {
+		t.Errorf("after the sync:\n%s", got)
+	}
 }

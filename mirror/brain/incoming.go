@@ -1,6 +1,7 @@
 package brain
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -298,9 +299,6 @@ func (in *incoming) commit(ctx context.Context) error {
 		case duplicate:
 			a.from = store.Location{Mailbox: in.x.own.GUID, UID: a.plan.Instances[0].UID}
 		}
-		if a.origin == copied {
-			in.x.r.moved.found(a.plan.GUID, store.Location{Mailbox: in.x.own.GUID, UID: a.uid()})
-		}
 		b.Adds = append(b.Adds, store.Add{Message: in.message(a, a.details), Staged: a.staged, From: a.from})
 	}
 	if in.plan.Restart { // copies of what the batch before saved come after it, and their UIDs are as free as those
@@ -338,6 +336,7 @@ func (in *incoming) apply(ctx context.Context, b store.Batch) error {
 		}
 	}
 	o.Expunged += len(b.Expunges)
+	in.noteCopies(b.Adds, res.Reassigned)
 	if len(res.Vanished) > 0 {
 		in.noteDesync(fmt.Sprintf("%d messages went away meanwhile", len(res.Vanished)))
 	}
@@ -355,6 +354,20 @@ func (in *incoming) apply(ctx context.Context, b store.Batch) error {
 		in.noteDesync(fmt.Sprintf("%d messages got other UIDs because new mail came meanwhile", len(res.Reassigned)))
 	}
 	return nil
+}
+
+// noteCopies tells where mails are now that were copied from what is here. They may be one half of a move.
+func (in *incoming) noteCopies(adds []store.Add, reassigned []store.Assigned) {
+	got := make(map[mail.UID]mail.UID, len(reassigned))
+	for _, r := range reassigned {
+		got[r.Wanted] = r.Got
+	}
+	for _, a := range adds {
+		if a.Staged == "" {
+			uid := cmp.Or(got[a.Message.UID], a.Message.UID)
+			in.x.r.moved.found(a.Message.GUID, store.Location{Mailbox: in.x.own.GUID, UID: uid})
+		}
+	}
 }
 
 func emptyBatch(b store.Batch) bool {

@@ -79,7 +79,7 @@ func (m *Master) Idle(ctx context.Context) (*Push, error) {
 		case got := <-m.c.next():
 			m.c.waiting = false
 			if got.err != nil {
-				return nil, unexpectedEOF(got.err)
+				return nil, fmt.Errorf("waiting for the other side: %w", unexpectedEOF(got.err))
 			}
 			if taken, err := m.c.takeAside(got.item); err != nil {
 				return nil, err

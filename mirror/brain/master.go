@@ -79,7 +79,7 @@ func (m *Master) Idle(ctx context.Context) (*Push, error) {
 		case got := <-m.c.next():
 			m.c.waiting = false
 			if got.err != nil {
-				return nil, fmt.Errorf("waiting for the other side: %w", unexpectedEOF(got.err))
+				return nil, m.c.explain(fmt.Errorf("waiting for the other side: %w", unexpectedEOF(got.err)))
 			}
 			if taken, err := m.c.takeAside(got.item); err != nil {
 				return nil, err
@@ -123,7 +123,8 @@ func (m *Master) Accept(ctx context.Context, s store.Store) (Verdict, Outcome, e
 	if m.pushed = nil; first == nil {
 		return Settled, Outcome{}, nil
 	}
-	return m.link.accept(ctx, s, first)
+	verdict, out, err := m.link.accept(ctx, s, first)
+	return verdict, out, m.c.explain(err)
 }
 
 // Push tells the other side what changed in s since the last common states, if that can be told without a round.
@@ -132,7 +133,7 @@ func (m *Master) Push(ctx context.Context, s store.Store) (Verdict, Outcome, err
 		return NeedRound, Outcome{}, nil
 	}
 	verdict, out, _, err := m.link.push(ctx, s, m.Hurry)
-	return verdict, out, err
+	return verdict, out, m.c.explain(err)
 }
 
 // Round carries out one round with s as the local store. The Outcome counts also when there is an error: what was done

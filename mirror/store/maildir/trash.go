@@ -82,13 +82,14 @@ func (s *Store) tryWhole(ctx context.Context, rec store.MailboxRecord, dir strin
 		return err
 	}
 	defer parent.Close()
-	if err := parent.Rename(base, tmp, trying); err != nil {
-		return err
+	err = parent.Rename(base, tmp, trying)
+	if err == nil {
+		err = s.checkTrash(ctx, rec, "tmp/"+trying)
 	}
-	if err := s.checkTrash(ctx, rec, "tmp/"+trying); err != nil {
-		return errors.Join(err, s.putBack(ctx, tmp, trying, rec.Name))
+	if err == nil {
+		err = tmp.Rename(trying, tmp, trashName(trying))
 	}
-	if err := tmp.Rename(trying, tmp, trashName(trying)); err != nil {
+	if err != nil {
 		return errors.Join(err, s.putBack(ctx, tmp, trying, rec.Name))
 	}
 	return errors.Join(parent.Sync(), tmp.Sync())

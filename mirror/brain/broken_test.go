@@ -127,3 +127,29 @@ func TestFlagsFollowAMailOfWhichARoundSawHalfTheMove(t *testing.T) {
 		t.Errorf("after the sync:\n%s", got)
 	}
 }
+
+// What a side logged before two mailboxes met counts, however often their first round breaks off: here one side's index was lost.
+func TestAnExpungeFromBeforeABrokenFirstRoundIsNotForgotten(t *testing.T) {
+	for n, broke := int64(1), true; broke; n++ {
+		c := newClock()
+		a, b := pair(t, c)
+		expunged, err := a.account.Deliver("INBOX", []byte("expunged"), c.tick())
+		must(t, err)
+		_, err = a.account.Deliver("INBOX", []byte("kept"), c.tick())
+		must(t, err)
+		quiet(t, a, b, inProcess)
+		must(t, a.account.Expunge("INBOX", expunged))
+		b.account.LoseMemory()
+		var left atomic.Int64
+		left.Store(n)
+		_, err, serr := syncOnce(a, b, func() (brain.Peer, brain.Peer, error) {
+			m, s := brain.Pipe()
+			return breaking{m, &left}, s, nil
+		}, twoWay())
+		broke = err != nil || serr != nil
+		quiet(t, a, b, inProcess)
+		if got := bodies(t, a); len(got) != 1 || got[`"kept"`] != 1 {
+			t.Errorf("broken at item %d: %v", n, got)
+		}
+	}
+}

@@ -71,9 +71,11 @@ func (x *exchange) close() {
 func (x *exchange) prepare(ctx context.Context) error {
 	caps := x.r.store.Capabilities()
 	x.own = &item.Mailbox{Status: x.mb.Status(), HaveGUIDs: true, HaveSaveGUIDs: caps.SaveGUIDs, HaveOnlyGUID128: caps.OnlyGUID128}
-	knows := x.plausible()
-	x.own.NoBase = !knows || x.r.h.Type != item.SyncState
-	x.own.Whole = knows && x.own.NoBase && x.r.ours()
+	knows, base := x.plausible(), x.r.bases[x.own.GUID]
+	x.own.NoBase = !knows || x.r.h.Type != item.SyncState || x.r.stock == nil && onlyMet(base)
+	if knows && x.r.ours() {
+		x.own.Since = base.Local.HighestModSeq
+	}
 	if x.r.stock != nil {
 		return x.usableGUIDs(ctx)
 	}
@@ -111,9 +113,6 @@ func (x *exchange) addDigest() (err error) {
 	return err
 }
 
-// knowsBase reports whether the sender of an announcement knows the last common state.
-func knowsBase(b *item.Mailbox) bool { return !b.NoBase || b.Whole }
-
 // run compares the mailbox now that both announcements are known.
 func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	x.theirs = theirs
@@ -124,7 +123,7 @@ func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	if x.hasBase {
 		x.base = x.r.bases[x.own.GUID]
 	}
-	x.commonKnown = knowsBase(x.own) && knowsBase(theirs) && x.own.UIDValidity == theirs.UIDValidity
+	x.commonKnown = x.own.Since > 0 && theirs.Since > 0 && x.own.UIDValidity == theirs.UIDValidity
 	if err := x.chooseAlignment(ctx); err != nil {
 		return err
 	}
@@ -269,13 +268,13 @@ func (x *exchange) receive(ctx context.Context) error {
 }
 
 // meet saves that the two mailboxes have met, before either side can get mail of the other: a last common state in which they
-// have nothing in common yet. Should this round break off, the next one has logs to go by, which say of a mail that one side
-// got in this round and the other one has expunged or moved since then that it is no new one. Both sides have saved it when one
-// of them applies anything, since that takes the list of the other one.
+// have nothing in common yet. Should this round break off, the next one compares everything again, and the logs say from here on
+// of a mail that one side got in this round and the other one has expunged or moved since then that it is no new one. Both sides
+// have saved it when one of them applies anything, since that takes the list of the other one.
 func (x *exchange) meet(ctx context.Context) error {
 	r := x.r
 	if r.stock != nil || r.dir != twoWay || x.commonKnown || x.alike != nil || r.h.DryRun || r.h.Verify || !r.filter().Empty() ||
-		x.own.Messages+x.theirs.Messages == 0 {
+		r.restores(x.mb.Name()) || x.own.Messages+x.theirs.Messages == 0 {
 		return nil
 	}
 	s := x.mb.Status()
@@ -285,6 +284,9 @@ func (x *exchange) meet(ctx context.Context) error {
 		RemoteEpoch: r.peer.Epoch, Remote: store.Numbers{HighestModSeq: x.theirs.HighestModSeq},
 	}})
 }
+
+// onlyMet reports whether a last common state is one of meet. The mailboxes of any other had a UIDNEXT.
+func onlyMet(s store.State) bool { return s.Local.UIDNext == 0 && s.LastCommonUID == 0 }
 
 // await waits until the receiver got as far as ready says.
 func await(ctx context.Context, ready <-chan struct{}) error {

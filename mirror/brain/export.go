@@ -158,7 +158,11 @@ func (x *exchange) logItem(e store.Change) *item.Change {
 		if x.hasBase && above && !x.r.ours() {
 			return nil // the other side never had it, or asks Dovecot's way
 		}
-		return merge.ExpungeRecord(e.UID, e.GUID128)
+		at := e.ModSeq
+		if !x.r.ours() {
+			at = 0 // a Dovecot says nothing of it
+		}
+		return merge.ExpungeRecord(e.UID, e.GUID128, at)
 	}
 	if above {
 		return nil // the message itself comes with the messages, or is gone again

@@ -128,7 +128,9 @@ func (x *exchange) planOptions() merge.Options {
 		o.Absence, o.Tie, o.Aligned = merge.Keep, merge.PreferRemote, merge.Local
 	case r.ours():
 		o.Absence, o.Tie = merge.Keep, merge.Union
-		o.CommonKnown, o.Common = x.commonKnown, r.bases[x.own.GUID].LastCommonUID
+		if x.commonKnown && !x.hasBase {
+			o.LogsKnown, o.LocalSince, o.RemoteSince = true, x.own.Since, x.theirs.Since
+		}
 		if x.own.UIDValidity != x.theirs.UIDValidity {
 			o.Aligned = map[alignment]merge.Side{alignOwn: merge.Local, alignOther: merge.Remote}[x.alignment]
 		}
@@ -144,7 +146,7 @@ func (x *exchange) planOptions() merge.Options {
 // ownLog yields what the own log holds and what is told to the other side.
 func (x *exchange) ownLog(yield func(merge.Logged, error) bool) {
 	for c, err := range x.logged() {
-		l := merge.Logged{UID: c.UID, Expunged: c.Expunged, GUID128: c.GUID128, Delta: c.Delta}
+		l := merge.Logged{UID: c.UID, Expunged: c.Expunged, GUID128: c.GUID128, ModSeq: c.ModSeq, Delta: c.Delta}
 		if !yield(l, err) || err != nil {
 			return
 		}

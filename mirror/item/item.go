@@ -117,7 +117,7 @@ type Mailbox struct {
 
 	// Ours.
 	NoBase bool             // the sender does not start from a common state with this peer: contents are to be matched
-	Whole  bool             // with NoBase: it knows one all the same, as in a full sync
+	Since  mail.ModSeq      // the sender's modseq at the last common state that it knows, also with NoBase; 0: it knows none
 	Digest mail.ContentHash // over the GUIDs of all messages, with NoBase: equal digests make matching contents needless; zero: not sent
 }
 

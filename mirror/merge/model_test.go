@@ -171,7 +171,7 @@ func records(messages func(mail.UID) iter.Seq2[mail.Message, error], log iter.Se
 			case !l.Expunged:
 				deltas[l.UID] = l.Delta
 			default: // above the base too: an older base may have missed that both had it
-				out = append(out, merge.ExpungeRecord(l.UID, l.GUID128))
+				out = append(out, merge.ExpungeRecord(l.UID, l.GUID128, l.ModSeq))
 			}
 		}
 	}

@@ -65,10 +65,13 @@ type Options struct {
 	HaveBase bool
 	Base     mail.UID
 
-	// Common is known to have been the last common UID once: mails up to it were on both sides. For Doubt; and for Keep with
-	// CommonKnown, which says that both sides know that state though they compare everything.
-	Common      mail.UID
-	CommonKnown bool
+	// Common is known to have been the last common UID once: mails up to it were on both sides. Only for Doubt.
+	Common mail.UID
+
+	// LogsKnown: both sides know a last common state though they compare everything, and what their logs say above these
+	// modseqs, of the log here and of the peer's, happened after it. Only for Keep.
+	LogsKnown               bool
+	LocalSince, RemoteSince mail.ModSeq
 
 	// Aligned names the side that took over the other's UIDVALIDITY in this round by [Align]. Its UIDNEXT is no obstacle to
 	// the other's UIDs then.

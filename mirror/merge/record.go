@@ -11,6 +11,7 @@ type Logged struct {
 	UID      mail.UID
 	Expunged bool
 	GUID128  mail.GUID128 // of an expunged message; zero: unknown
+	ModSeq   mail.ModSeq  // of its expunge
 	Delta    mail.Delta   // of one that is there
 }
 
@@ -20,9 +21,9 @@ func SaveRecord(m *mail.Message, d mail.Delta) *item.Change { return record(item
 // FlagsRecord is SaveRecord for a message at or below the last common UID.
 func FlagsRecord(m *mail.Message, d mail.Delta) *item.Change { return record(item.ChangeFlags, m, d) }
 
-// ExpungeRecord tells the peer that a message was expunged.
-func ExpungeRecord(uid mail.UID, guid mail.GUID128) *item.Change {
-	return &item.Change{Type: item.ChangeExpunge, UID: uid, GUID128: guid}
+// ExpungeRecord tells the peer that a message was expunged, at that modseq if it is to know (else 0).
+func ExpungeRecord(uid mail.UID, guid mail.GUID128, at mail.ModSeq) *item.Change {
+	return &item.Change{Type: item.ChangeExpunge, UID: uid, GUID128: guid, ModSeq: at}
 }
 
 func record(t item.ChangeType, m *mail.Message, d mail.Delta) *item.Change {

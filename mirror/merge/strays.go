@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/mail"
 )
 
@@ -25,8 +26,9 @@ type strays struct {
 }
 
 // newStrays returns nil where nothing is to be found: who does not want every mail does not see all of the other's, and the
-// log of a peer with short GUIDs tells less. Only expunges of what came above the last common UID count. Those below it both
-// sides made known to each other, and what one of them forgot of these since then is no difference.
+// log of a peer with short GUIDs tells less. Only expunges after a last common state count, whose UIDs are above the given one
+// or whose modseqs are above those of the options. Older ones both sides made known to each other, and what one of them forgot
+// of these since then is no difference.
 func newStrays(p *Planner, above mail.UID) *strays {
 	if p.o.Mode != TwoWay || p.o.ShortGUIDs || !p.o.Filter.Empty() {
 		return nil
@@ -34,10 +36,15 @@ func newStrays(p *Planner, above mail.UID) *strays {
 	return &strays{p: p, above: above, told: make(map[mail.GUID128]int), gone: make(map[mail.GUID128]int), both: make(map[mail.UID]struct{})}
 }
 
+// counts reports whether an expunge is one after the last common state.
+func (s *strays) counts(uid mail.UID, guid mail.GUID128, at, since mail.ModSeq) bool {
+	return uid > s.above && !guid.IsZero() && (since == 0 || at > since)
+}
+
 // theyTold takes note of any expunge in the peer's log.
-func (s *strays) theyTold(uid mail.UID, guid mail.GUID128) {
-	if s != nil && uid > s.above && !guid.IsZero() {
-		s.told[guid]++
+func (s *strays) theyTold(c *item.Change) {
+	if s != nil && s.counts(c.UID, c.GUID128, c.ModSeq, s.p.o.RemoteSince) {
+		s.told[c.GUID128]++
 	}
 }
 
@@ -47,9 +54,9 @@ func (s *strays) bothKnow(uid mail.UID) {
 	}
 }
 
-func (s *strays) theyExpunged(uid mail.UID, guid mail.GUID128) {
-	if s != nil && uid > s.above && !guid.IsZero() {
-		s.gone[guid]++
+func (s *strays) theyExpunged(c *item.Change) {
+	if s != nil && s.counts(c.UID, c.GUID128, c.ModSeq, s.p.o.RemoteSince) {
+		s.gone[c.GUID128]++
 	}
 }
 
@@ -99,7 +106,7 @@ func takeStray(gone map[mail.GUID128]int, guid mail.GUID, surplus *int, sign int
 	return true
 }
 
-// goneHere returns the expunges that this side logged above the last common UID, once each, and the peer's log does not know.
+// goneHere returns the expunges that this side logged after the last common state, once each, and the peer's log does not know.
 func (s *strays) goneHere() (map[mail.GUID128]int, error) {
 	out, all := make(map[mail.GUID128]int), make(map[mail.GUID128]int)
 	log := &s.p.log
@@ -107,7 +114,7 @@ func (s *strays) goneHere() (map[mail.GUID128]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.Expunged && !l.GUID128.IsZero() {
+		if l.Expunged && s.counts(l.UID, l.GUID128, l.ModSeq, s.p.o.LocalSince) {
 			all[l.GUID128]++
 			if _, known := s.both[l.UID]; !known {
 				out[l.GUID128]++

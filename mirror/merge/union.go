@@ -13,10 +13,10 @@ type union struct {
 }
 
 func newUnion(p *Planner) *union {
-	if !p.o.CommonKnown {
+	if !p.o.LogsKnown {
 		return &union{Planner: p}
 	}
-	return &union{Planner: p, strays: newStrays(p, p.o.Common)}
+	return &union{Planner: p, strays: newStrays(p, 0)}
 }
 
 func (r *union) record(c *item.Change) error {
@@ -24,7 +24,7 @@ func (r *union) record(c *item.Change) error {
 		return err
 	}
 	if c.Type == item.ChangeExpunge {
-		r.strays.theyTold(c.UID, c.GUID128)
+		r.strays.theyTold(c)
 	}
 	m, err := r.local.at(c.UID)
 	if err != nil {
@@ -52,7 +52,7 @@ func (r *union) record(c *item.Change) error {
 		return err
 	case c.Type == item.ChangeExpunge:
 		if !expunged {
-			r.strays.theyExpunged(c.UID, c.GUID128)
+			r.strays.theyExpunged(c)
 		}
 		return nil
 	case expunged:

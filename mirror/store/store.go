@@ -153,6 +153,7 @@ type Change struct {
 	UID      mail.UID
 	Expunged bool
 	GUID128  mail.GUID128 // of an expunged message
+	ModSeq   mail.ModSeq  // of the expunge
 	Message  mail.Message // as it is now, unless expunged
 	Delta    mail.Delta   // what the log says was added and removed; may be zero
 }

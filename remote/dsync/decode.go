@@ -245,7 +245,7 @@ func (d *fields) mailbox(features Features) *item.Mailbox {
 		HaveSaveGUIDs:    d.has(bSaveGUIDs) || d.has(bGUIDs) && !features.SaveGUIDs,
 		HaveOnlyGUID128:  d.has(bOnlyGUID128),
 		NoBase:           d.has(bNoBase),
-		Whole:            d.has(bWhole),
+		Since:            d.modSeq(bSince),
 	}
 	d.hexBytes(bDigest, it.Digest[:])
 	if it.GUID.IsZero() {

@@ -232,7 +232,7 @@ func (r *record) encodeMailbox(b *item.Mailbox) {
 	r.setFlag(bSaveGUIDs, b.HaveSaveGUIDs)
 	r.setFlag(bOnlyGUID128, b.HaveOnlyGUID128)
 	r.setFlag(bNoBase, b.NoBase)
-	r.setFlag(bWhole, b.Whole)
+	r.setNumber(bSince, uint64(b.Since))
 	if !b.Digest.IsZero() {
 		r.setBytesHex(bDigest, b.Digest[:])
 	}

@@ -198,7 +198,7 @@ const (
 	bSaveGUIDs
 	bOnlyGUID128
 	bNoBase
-	bWhole
+	bSince
 	bDigest
 )
 
@@ -217,7 +217,7 @@ var mailboxKind = &kind{letter: 'B', name: "mailbox", limit: lineLimit, fields: 
 	bSaveGUIDs:   {name: "have_save_guids"},
 	bOnlyGUID128: {name: "have_only_guid128"},
 	bNoBase:      {name: "dsyncfs_no_base", ours: true},
-	bWhole:       {name: "dsyncfs_whole", ours: true},
+	bSince:       {name: "dsyncfs_since", ours: true},
 	bDigest:      {name: "dsyncfs_digest", ours: true},
 }}
 

@@ -197,7 +197,7 @@ func (m *mailbox) changes(since mail.ModSeq, skip store.Origin) ([]store.Change,
 				byUID[e.UID] = c
 			}
 			if e.Kind == store.LogExpunge {
-				*c = store.Change{UID: e.UID, Expunged: true, GUID128: e.GUID128}
+				*c = store.Change{UID: e.UID, Expunged: true, GUID128: e.GUID128, ModSeq: e.ModSeq}
 			} else {
 				c.Delta = c.Delta.Then(e.Delta)
 			}

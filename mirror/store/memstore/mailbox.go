@@ -68,7 +68,7 @@ func (m *mailbox) gather(since mail.ModSeq, skip store.Origin) []store.Change {
 		c.UID = e.UID
 		c.Delta = c.Delta.Then(e.Delta)
 		if e.Kind == store.LogExpunge {
-			c = store.Change{UID: e.UID, Expunged: true, GUID128: e.GUID128}
+			c = store.Change{UID: e.UID, Expunged: true, GUID128: e.GUID128, ModSeq: e.ModSeq}
 		}
 		changes[e.UID] = c
 	}

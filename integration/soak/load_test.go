@@ -76,12 +76,13 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// change flags a mail, or removes two if there are enough. Others may have been faster, which is no matter.
+// change flags a mail, or removes some if there are too many. Others may have been faster, which is no matter.
 func change(m harness.Maildir, box string, r *rand.Rand) {
 	dir := filepath.Join(m.Dir(box), "cur")
-	if fresh, _ := os.ReadDir(filepath.Join(m.Dir(box), "new")); len(fresh) > 5 {
+	fresh, _ := os.ReadDir(filepath.Join(m.Dir(box), "new"))
+	for _, e := range fresh[:max(0, len(fresh)-5)] {
 		// It may have flags already: a Dovecot that sets some leaves the mail in new/.
-		name := fresh[0].Name()
+		name := e.Name()
 		base, info, _ := strings.Cut(name, ":2,")
 		_ = os.Rename(filepath.Join(m.Dir(box), "new", name), filepath.Join(dir, base+":2,"+seen(info)))
 	}
@@ -90,7 +91,7 @@ func change(m harness.Maildir, box string, r *rand.Rand) {
 		return
 	}
 	if len(entries) > keep {
-		for range 2 {
+		for range len(entries) - keep + 1 {
 			_ = os.Remove(filepath.Join(dir, entries[r.IntN(len(entries))].Name()))
 		}
 		return

@@ -202,6 +202,7 @@ func (m *mounted) serve(ctx context.Context, control *net.UnixListener) error {
 	g.Go(func() error { return m.watchBacking(gctx) })
 	g.Go(func() error { return m.watchNetwork(gctx) })
 	g.Go(func() error { return m.control(gctx, control) })
+	g.Go(func() error { giveBack(gctx); return nil })
 	g.Go(func() error {
 		defer endEngine()
 		return m.end(gctx)

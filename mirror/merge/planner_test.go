@@ -104,6 +104,12 @@ func TestPlans(t *testing.T) {
 			want: "2>4",
 		},
 		{
+			name:    "a mail that has another UID here by now is not one that the peer expunged under a third",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 14, changes: `s 1 A 1 - - 0|e 5 B|s 13 B 1 - - 0`}, remote: side{next: 7, changes: `e 3 B|s 5 B 1 - - 0`},
+			want: "",
+		},
+		{
 			name:    "a mail that was put back here after it had got its UID of the end there, and gone, stays",
 			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
 			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 6, changes: `e 4 B|e 5 B`},

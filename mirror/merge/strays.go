@@ -23,6 +23,10 @@ type strays struct {
 	above mail.UID              // the last UID of the last common state, from which on the logs tell of what came later
 	gone  map[mail.GUID128]int  // expunges that the peer logged and this side did not
 	both  map[mail.UID]struct{} // UIDs of logged expunges here that the peer has a record of
+
+	// What is in neither column as the other side's log has its UID for expunged: mails here, negative: at the peer. If that was a
+	// change of the UID, the other side has the mail under another one.
+	passed map[mail.GUID128]int
 }
 
 // newStrays returns nil where nothing is to be found: who does not want every mail does not see all of the other's, and the
@@ -33,7 +37,7 @@ func newStrays(p *Planner, above mail.UID) *strays {
 	if p.o.Mode != TwoWay || p.o.ShortGUIDs || !p.o.Filter.Empty() {
 		return nil
 	}
-	return &strays{p: p, above: above, told: make(map[mail.GUID128]int), gone: make(map[mail.GUID128]int), both: make(map[mail.UID]struct{})}
+	return &strays{p: p, above: above, told: make(map[mail.GUID128]int), gone: make(map[mail.GUID128]int), both: make(map[mail.UID]struct{}), passed: make(map[mail.GUID128]int)}
 }
 
 // counts reports whether an expunge is one after the last common state.
@@ -60,6 +64,12 @@ func (s *strays) theyExpunged(c *item.Change) {
 	}
 }
 
+func (s *strays) passOver(guid mail.GUID, sign int) {
+	if s != nil {
+		s.passed[guid.Hash128()] += sign
+	}
+}
+
 // remove takes the strays out of both columns, those here by an expunge.
 func (s *strays) remove() error {
 	if s == nil {
@@ -77,6 +87,9 @@ func (s *strays) remove() error {
 	}
 	for i := range p.remotes {
 		surplus[p.remotes[i].group]--
+	}
+	for group, guid := range p.groups {
+		surplus[group] += s.passed[guid.Hash128()]
 	}
 	p.locals = slices.DeleteFunc(p.locals, func(h fresher) bool {
 		guid := p.groups[h.group]

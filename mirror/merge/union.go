@@ -34,6 +34,7 @@ func (r *union) record(c *item.Change) error {
 		defer r.local.advance()
 		if r.same(m, c) {
 			if c.Type == item.ChangeExpunge {
+				r.strays.passOver(m.GUID, 1)
 				return r.expungeLogged(m)
 			}
 			_, err := r.settle(m, MarksOf(c))
@@ -56,6 +57,7 @@ func (r *union) record(c *item.Change) error {
 		}
 		return nil
 	case expunged:
+		r.strays.passOver(c.GUID, -1)
 		return nil
 	}
 	h := r.ofRecord(c)

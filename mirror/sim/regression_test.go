@@ -377,6 +377,19 @@ var regressions = map[string]string{
 		{"Op":"expunge","Side":2,"Seed":912892039523314711}
 		{"Op":"create","Side":0,"Seed":2562039485087078239}
 		{"Op":"sync","Side":2,"Seed":17084986052583261458,"Type":"f","Users":5,"Restore":true}`,
+	"a mail whose UID had changed on one side and that the other one had under an older UID went on both": `
+		++ fs ++
+		{"Op":"deliver","Side":1,"Seed":3388907339828948253}
+		{"Op":"deliver","Side":1,"Seed":5669348252910535214}
+		{"Op":"sync","Side":1,"Seed":17866167205510620983,"Type":"s","Reversed":true}
+		{"Op":"sync","Side":2,"Seed":12431990720708825275,"Type":"f"}
+		{"Op":"expunge","Side":2,"Seed":7067921214993033151}
+		{"Op":"resetvalidity","Side":2,"Seed":7227863381899683927}
+		{"Op":"sync","Side":2,"Seed":11127382967415043181,"Type":"f","Edits":3}
+		{"Op":"burst","Side":1,"Seed":15603845119861944219}
+		{"Op":"sync","Side":2,"Seed":2593660848893405214,"Type":"c","Reversed":true}
+		{"Op":"sync","Side":1,"Seed":3370299072769814220,"Type":"s","Restore":true}
+		{"Op":"sync","Side":2,"Seed":6162248770231801728,"Type":"c","Reversed":true,"Cut":27}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -24,6 +24,9 @@ type Slave struct {
 	// undecided: mails vanished before the last look, and it was too early to tell whether that was all.
 	undecided bool
 	link      *link
+
+	// Shelf opens what a preview shows; nil if there is none. With look, the store is looked at first.
+	Shelf func(ctx context.Context, look bool) (Shelf, error)
 }
 
 // NewSlave returns a slave that opens its store anew for each round, so that others can use it in between. watch may be nil.
@@ -41,7 +44,10 @@ func (s *Slave) Serve(ctx context.Context, p Peer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var changes <-chan struct{}
-	first, err := expect[*item.Handshake](ctx, c, "the handshake")
+	first, err := s.begin(ctx, c)
+	if first == nil && err == nil {
+		return nil
+	}
 	for err == nil {
 		if changes == nil && first.Live && first.Dsyncfs > 0 && s.changed != nil {
 			// Before the store is looked at: what changes after that look is not missed.
@@ -63,6 +69,21 @@ func (s *Slave) Serve(ctx context.Context, p Peer) error {
 		return err
 	}
 	return s.awaitEOF(ctx, c)
+}
+
+// begin waits for the master's handshake. Nil and no error: it wanted a preview, and has left.
+func (s *Slave) begin(ctx context.Context, c *conversation) (*item.Handshake, error) {
+	it, err := c.recv(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("waiting for the handshake: %w", unexpectedEOF(err))
+	}
+	switch it := it.(type) {
+	case *item.Handshake:
+		return it, nil
+	case *item.Preview:
+		return nil, s.preview(ctx, c, it)
+	}
+	return nil, fmt.Errorf("waiting for the handshake: %w", unexpected(it))
 }
 
 // drain forgets a change that the next look at the store will see anyway.

@@ -89,12 +89,15 @@ func matches(names []string, name mail.Name) bool {
 func (r *round) baseKey() string {
 	switch {
 	case r.stock == nil && r.ours():
-		return fmt.Sprintf("index %016x", r.peer.Epoch)
+		return indexName(r.peer.Epoch)
 	case !r.master:
 		return "dovecot " + r.peer.Hostname
 	}
 	return r.PeerName
 }
+
+// indexName names a dsyncfs by the epoch of its index.
+func indexName(epoch uint64) string { return fmt.Sprintf("index %016x", epoch) }
 
 // loadBases reads the last common states with this peer.
 func (r *round) loadBases(ctx context.Context) (err error) {

@@ -180,6 +180,7 @@ type Change struct {
 	// Ours.
 	Content mail.ContentHash // sent when contents are to be matched; zero: not sent
 	POP3    string           // "ORDER UIDL", only with Verify
+	Size    int64            // in bytes, only in a preview
 }
 
 // UnknownSize is what a Dovecot sends as virtual size when nobody asked for it.
@@ -191,7 +192,8 @@ type Request struct {
 	UID  mail.UID  // the exporter's UID of one instance
 
 	// Ours.
-	Have uint64 // so many bytes of the body came ahead
+	Have    uint64    // so many bytes of the body came ahead
+	Mailbox mail.Name // in a preview: where the mail is; else empty
 }
 
 // Mail answers a Request.
@@ -250,6 +252,13 @@ type Receipt struct {
 	Got  uint64
 }
 
+// Preview is ours: instead of a Handshake it opens a conversation in which the receiver says what it holds, without comparing
+// anything, and then answers Requests for single mails. See brain.Viewer.
+type Preview struct {
+	Version uint32 // of this conversation; at least 1
+	Bodies  bool   // what is held was told before: only mails are asked for
+}
+
 func (*Handshake) isItem() {}
 func (*State) isItem()     {}
 func (*Node) isItem()      {}
@@ -265,3 +274,4 @@ func (*Done) isItem()      {}
 func (*Wake) isItem()      {}
 func (*Parcel) isItem()    {}
 func (*Receipt) isItem()   {}
+func (*Preview) isItem()   {}

@@ -48,6 +48,8 @@ func (d *fields) decode(features Features) (it item.Item, hasStream bool, err er
 		it = d.parcel()
 	case receiptKind:
 		it = &item.Receipt{GUID: mail.GUID(d.text(kGUID, maxGUID)), Got: d.uint(kGot, math.MaxInt64)}
+	case previewKind:
+		it = &item.Preview{Version: d.uint32(vVersion), Bodies: d.has(vBodies)}
 	default:
 		return nil, false, d.kind.errorf("not expected as an item of its own")
 	}
@@ -302,6 +304,7 @@ func (d *fields) change() *item.Change {
 		VirtualSize:   d.number(cSize, 16, math.MaxUint64),
 		HasSize:       d.has(cSize),
 		POP3:          d.text(cPOP3, maxUIDL),
+		Size:          int64(d.uint(cPhysical, math.MaxInt64)),
 	}
 	if it.Type == item.ChangeExpunge {
 		it.GUID128 = d.guid128(cGUID)
@@ -361,7 +364,9 @@ func validKeyword(e []byte) bool {
 }
 
 func (d *fields) request() *item.Request {
-	it := &item.Request{GUID: mail.GUID(d.text(rGUID, maxGUID)), UID: d.uid(rUID), Have: d.positive(rHave, math.MaxInt64)}
+	it := &item.Request{
+		GUID: mail.GUID(d.text(rGUID, maxGUID)), UID: d.uid(rUID), Have: d.positive(rHave, math.MaxInt64), Mailbox: mail.Name(d.text(rMailbox, lineLimit)),
+	}
 	if it.GUID == "" && it.UID == 0 {
 		d.fail(rGUID, errors.New("neither guid nor uid"))
 	}

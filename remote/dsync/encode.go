@@ -58,6 +58,10 @@ func (r *record) encode(it item.Item) (stream io.Reader, err error) {
 		r.reset(receiptKind)
 		r.setString(kGUID, string(it.GUID))
 		r.setUint(kGot, it.Got)
+	case *item.Preview:
+		r.reset(previewKind)
+		r.setNumber(vVersion, uint64(it.Version))
+		r.setFlag(vBodies, it.Bodies)
 	default:
 		return nil, fmt.Errorf("%w: %T", ErrInvalid, it)
 	}
@@ -301,6 +305,10 @@ func (r *record) encodeChange(c *item.Change) error {
 		r.setBytesHex(cContent, c.Content[:])
 	}
 	r.setText(cPOP3, c.POP3)
+	if c.Size < 0 {
+		return r.invalid(cPhysical, "%d", c.Size)
+	}
+	r.setNumber(cPhysical, uint64(c.Size))
 	return r.setKeywords(c.Keywords)
 }
 
@@ -336,6 +344,7 @@ func (r *record) encodeRequest(q *item.Request) error {
 	r.setText(rGUID, string(q.GUID))
 	r.setNumber(rUID, uint64(q.UID))
 	r.setNumber(rHave, q.Have)
+	r.setText(rMailbox, string(q.Mailbox))
 	return nil
 }
 

@@ -28,10 +28,10 @@ func TestBadGreetingsAreRefused(t *testing.T) {
 		{"an endless line", strings.Repeat("x", greetingLimit+10), "longer than 65536 bytes", ErrProtocol},
 		{"endless kinds", "VERSION\tdsync\t3\t5\n" + strings.Repeat("?\n", maxHeaders), "more than 256 kinds", ErrProtocol},
 		{"no field lists", "VERSION\tdsync\t3\t5\n.\n", "no fields announced for handshake", ErrProtocol},
-		{"a kind is missing", strings.Replace(good, "\nRguid\tuid\tdsyncfs_have\n", "\n", 1), "no fields announced for mail_request", ErrProtocol},
+		{"a kind is missing", strings.Replace(good, "\nRguid\tuid\tdsyncfs_have\tdsyncfs_mailbox\n", "\n", 1), "no fields announced for mail_request", ErrProtocol},
 		{"a required field is missing", strings.Replace(good, "\nNname\t", "\nN", 1), "required field name is not announced", ErrProtocol},
-		{"a field twice", strings.Replace(good, "\nRguid\tuid\tdsyncfs_have\n", "\nRguid\tguid\n", 1), "field guid is announced twice", ErrProtocol},
-		{"a kind twice", strings.Replace(good, "\nRguid\tuid\tdsyncfs_have\n", "\nRguid\tuid\nRguid\tuid\tdsyncfs_have\n", 1), "announced twice", ErrProtocol},
+		{"a field twice", strings.Replace(good, "\nRguid\tuid\tdsyncfs_have\tdsyncfs_mailbox\n", "\nRguid\tguid\n", 1), "field guid is announced twice", ErrProtocol},
+		{"a kind twice", strings.Replace(good, "\nRguid\tuid\tdsyncfs_have\tdsyncfs_mailbox\n", "\nRguid\tuid\nRguid\tuid\tdsyncfs_have\tdsyncfs_mailbox\n", 1), "announced twice", ErrProtocol},
 		{"an empty line", "VERSION\tdsync\t3\t5\n\n", "empty line", ErrProtocol},
 		{"NUL", "VERSION\tdsync\t3\t5\nN\x00\n", "NUL", ErrProtocol},
 		{"the end in the field lists", good[:len(good)-2], "before the end of its greeting", io.ErrUnexpectedEOF},
@@ -53,7 +53,7 @@ func TestBadGreetingsAreRefused(t *testing.T) {
 }
 
 func TestUnknownKindsAndFieldsAreIgnored(t *testing.T) {
-	said := strings.Replace(greeting(t), "\nRguid\tuid\tdsyncfs_have\n", "\nYjunk\tmore\nX\nRjunk\tuid\tguid\n", 1) + "R17\t3\tg\nX\n"
+	said := strings.Replace(greeting(t), "\nRguid\tuid\tdsyncfs_have\tdsyncfs_mailbox\n", "\nYjunk\tmore\nX\nRjunk\tuid\tguid\n", 1) + "R17\t3\tg\nX\n"
 	p := NewPeer(stream{strings.NewReader(said)}, Options{})
 	defer p.Close()
 	if err := p.Handshake(context.Background()); err != nil {

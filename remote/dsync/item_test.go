@@ -125,7 +125,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			Add: flagSets.Draw(t, "add"), Remove: flagSets.Draw(t, "remove"), Final: flagSets.Draw(t, "final"),
 			KeywordsReset: b.Draw(t, "reset"), Received: rapid.Int64Range(0, math.MaxInt64).Draw(t, "received"),
 			HasSize: b.Draw(t, "sized"), Content: mail.ContentHash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "content")),
-			POP3: rapid.StringMatching(`([0-9]+ [!-~]+)?`).Draw(t, "pop3"),
+			POP3: rapid.StringMatching(`([0-9]+ [!-~]+)?`).Draw(t, "pop3"), Size: rapid.Int64Range(0, math.MaxInt64).Draw(t, "physical"),
 		}
 		c.Remove &^= c.Add
 		for range rapid.IntRange(0, 3).Draw(t, "n") {
@@ -147,7 +147,10 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 		return c
 	}),
 	"request": rapid.Custom(func(t *rapid.T) item.Item {
-		return &item.Request{GUID: mail.GUID(rapid.StringMatching(`[!-~]{0,9}`).Draw(t, "guid")), UID: mail.UID(uids.Draw(t, "uid")), Have: rapid.Uint64Max(math.MaxInt64).Draw(t, "have")}
+		return &item.Request{
+			GUID: mail.GUID(rapid.StringMatching(`[!-~]{0,9}`).Draw(t, "guid")), UID: mail.UID(uids.Draw(t, "uid")),
+			Mailbox: mail.Name(rapid.StringMatching(`[!-~é/ ]{0,9}`).Draw(t, "mailbox")), Have: rapid.Uint64Max(math.MaxInt64).Draw(t, "have"),
+		}
 	}),
 	"mail": rapid.Custom(func(t *rapid.T) item.Item {
 		m := &item.Mail{
@@ -181,6 +184,9 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 	}),
 	"receipt": rapid.Custom(func(t *rapid.T) item.Item {
 		return &item.Receipt{GUID: mail.GUID(wordText.Draw(t, "guid")), Got: rapid.Uint64Max(math.MaxInt64).Draw(t, "got")}
+	}),
+	"preview": rapid.Custom(func(t *rapid.T) item.Item {
+		return &item.Preview{Version: rapid.Uint32().Draw(t, "version"), Bodies: rapid.Bool().Draw(t, "bodies")}
 	}),
 }
 
@@ -285,13 +291,17 @@ func clearOurs(it item.Item) {
 	case *item.Mailbox:
 		it.NoBase, it.Since, it.Digest = false, 0, mail.ContentHash{}
 	case *item.Change:
-		it.Content, it.POP3 = mail.ContentHash{}, ""
+		it.Content, it.POP3, it.Size = mail.ContentHash{}, "", 0
 	case *item.Finish:
 		it.Desync, it.Guard, it.Changed, it.Plan, it.New, it.Matched, it.Undecided = false, false, false, "", 0, 0, false
 	case *item.Request:
-		it.Have = 0
+		it.Have, it.Mailbox = 0, ""
 	case *item.Mail:
 		it.Offset = 0
+	case *item.Wake:
+		it.Mailboxes = nil
+	case *item.Preview:
+		it.Version, it.Bodies = 0, false
 	}
 }
 
@@ -345,6 +355,10 @@ func TestMalformedLinesAreRefused(t *testing.T) {
 		{"a content hash of another length", "Cs\t1\tg" + strings.Repeat("\t\x02", 10) + "\t" + guid, "dsyncfs_content"},
 		{"a request of nothing", "R", "neither"},
 		{"a request of UID 0", "R\x02\t0", "uid"},
+		{"a request in a mailbox with a line break", "Rg\t1\t\x02\ta\x01nb", "dsyncfs_mailbox"},
+		{"a size below nothing", "Cs\t1\tg" + strings.Repeat("\t\x02", 12) + "\t-1", "dsyncfs_physical_size"},
+		{"a size beyond all files", "Cs\t1\tg" + strings.Repeat("\t\x02", 12) + "\t9223372036854775808", "dsyncfs_physical_size"},
+		{"a preview of a version that is no number", "Vx", "dsyncfs_version"},
 		{"a mail of nothing", "M\t\x02\tuidl", "neither"},
 		{"a UIDL with a line break", "Mg\t\x02\ta\x01nb", "pop3_uidl"},
 		{"an unknown sync type", "Hh\t\x02\t\x02\t\x02\tx", "sync_type"},

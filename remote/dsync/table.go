@@ -257,6 +257,7 @@ const (
 	cSize
 	cContent
 	cPOP3
+	cPhysical
 )
 
 var changeKind = &kind{letter: 'C', name: "mail_change", limit: lineLimit, fields: []field{
@@ -275,18 +276,21 @@ var changeKind = &kind{letter: 'C', name: "mail_change", limit: lineLimit, field
 	cSize:          {name: "virtual_size"},
 	cContent:       {name: "dsyncfs_content", ours: true},
 	cPOP3:          {name: "dsyncfs_pop3", ours: true},
+	cPhysical:      {name: "dsyncfs_physical_size", ours: true},
 }}
 
 const (
 	rGUID = iota
 	rUID
 	rHave
+	rMailbox
 )
 
 var requestKind = &kind{letter: 'R', name: "mail_request", limit: lineLimit, fields: []field{
-	rGUID: {name: "guid"},
-	rUID:  {name: "uid"},
-	rHave: {name: "dsyncfs_have", ours: true},
+	rGUID:    {name: "guid"},
+	rUID:     {name: "uid"},
+	rHave:    {name: "dsyncfs_have", ours: true},
+	rMailbox: {name: "dsyncfs_mailbox", ours: true},
 }}
 
 const (
@@ -374,10 +378,20 @@ var receiptKind = &kind{letter: 'K', name: "dsyncfs_receipt", ours: true, limit:
 	kGot:  {name: "dsyncfs_got", required: true, ours: true},
 }}
 
+const (
+	vVersion = iota
+	vBodies
+)
+
+var previewKind = &kind{letter: 'V', name: "dsyncfs_preview", ours: true, limit: lineLimit, fields: []field{
+	vVersion: {name: "dsyncfs_version", ours: true},
+	vBodies:  {name: "dsyncfs_bodies", ours: true},
+}}
+
 // kinds is the table, in the order in which Dovecot sends the field lists; ours comes last.
 var kinds = [...]*kind{
 	handshakeKind, stateKind, nodeKind, deletesKind, mailboxKind, attributeKind,
-	changeKind, requestKind, mailKind, finishKind, cacheFieldKind, wakeKind, parcelKind, receiptKind, compressionKind,
+	changeKind, requestKind, mailKind, finishKind, cacheFieldKind, wakeKind, parcelKind, receiptKind, compressionKind, previewKind,
 }
 
 // kindOf returns the row of a letter, nil if there is none.

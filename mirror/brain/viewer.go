@@ -1,0 +1,144 @@
+package brain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"dsyncfs/mirror/item"
+	"dsyncfs/mirror/mail"
+)
+
+// maxPreview bounds the messages that a preview may tell of.
+const maxPreview = 1 << 23
+
+// Viewer is the master's side of a preview. It is used by one goroutine at a time.
+type Viewer struct {
+	c     *conversation
+	epoch uint64
+}
+
+// NewViewer takes over the Peer.
+func NewViewer(p Peer) *Viewer { return &Viewer{c: newConversation(p)} }
+
+// Stock reports whether the other side is no dsyncfs, and so has no preview.
+func (v *Viewer) Stock() bool { return v.c.isStock() }
+
+// Close ends the connection.
+func (v *Viewer) Close() error {
+	_ = v.c.send(&item.Done{}) // a Dovecot takes an end without it for an error
+	_ = v.c.flush()
+	return v.c.close()
+}
+
+// Abort ends the connection from another goroutine; whoever waits in a method gets an error. Close is still to be called.
+func (v *Viewer) Abort() { _ = v.c.peer.Close() }
+
+// PeerName is under which a store keeps its common states with the other side, known after Look; see Outcome.Peer.
+func (v *Viewer) PeerName() string { return indexName(v.epoch) }
+
+// Meet opens a preview of which only mails are wanted.
+func (v *Viewer) Meet(ctx context.Context) error {
+	if err := v.open(ctx, true); err != nil {
+		return err
+	}
+	return v.finished(ctx)
+}
+
+// Look opens a preview and tells f of the tree, and then g of each mailbox with its messages, by ascending UID. What g was told
+// holds whatever becomes of the rest. f and g must not keep their slices.
+func (v *Viewer) Look(ctx context.Context, f func([]*item.Node) error, g func(mail.Status, []mail.Message) error) error {
+	if err := v.open(ctx, false); err != nil {
+		return err
+	}
+	var nodes []*item.Node
+	err := list(ctx, v.c, "the mailbox tree", func(n *item.Node) error {
+		if len(nodes) == maxNodes {
+			return fmt.Errorf("%w: more than %d mailboxes", ErrProtocol, maxNodes)
+		}
+		nodes = append(nodes, n)
+		return nil
+	})
+	if err == nil {
+		err = f(nodes)
+	}
+	var mails []mail.Message
+	for total := 0; err == nil; total += len(mails) {
+		var it item.Item
+		if it, err = v.c.recv(ctx); err != nil {
+			return fmt.Errorf("waiting for a mailbox: %w", unexpectedEOF(err))
+		}
+		switch it := it.(type) {
+		case *item.Mailbox:
+			if mails, err = v.mails(ctx, mails[:0], maxPreview-total); err == nil {
+				err = g(it.Status, mails)
+			}
+		case *item.Finish:
+			return finishError(it)
+		default:
+			return fmt.Errorf("waiting for a mailbox: %w", unexpected(it))
+		}
+	}
+	return err
+}
+
+// mails hears the messages of a mailbox, most at most.
+func (v *Viewer) mails(ctx context.Context, out []mail.Message, most int) ([]mail.Message, error) {
+	last := mail.UID(0)
+	err := list(ctx, v.c, "messages", func(c *item.Change) error {
+		switch {
+		case c.Type != item.ChangeSave || c.UID <= last:
+			return fmt.Errorf("%w: message %d of a preview", ErrProtocol, c.UID)
+		case len(out) == most:
+			return fmt.Errorf("%w: more than %d messages", ErrProtocol, maxPreview)
+		}
+		last = c.UID
+		m := mail.Message{UID: c.UID, GUID: c.GUID, Flags: c.Final, Received: c.Received, Size: c.Size, VirtualSize: -1}
+		if c.HasSize && c.VirtualSize <= 1<<62 {
+			m.VirtualSize = int64(c.VirtualSize)
+		}
+		out = append(out, m)
+		return nil
+	})
+	return out, err
+}
+
+func (v *Viewer) open(ctx context.Context, bodies bool) error {
+	if err := errors.Join(v.c.send(&item.Preview{Version: previewVersion, Bodies: bodies}), v.c.flush()); err != nil {
+		return v.c.explain(err)
+	}
+	h, err := expect[*item.Handshake](ctx, v.c, "the preview")
+	if err != nil {
+		return v.c.explain(err)
+	}
+	v.epoch = h.Epoch
+	return nil
+}
+
+func (v *Viewer) finished(ctx context.Context) error {
+	f, err := expect[*item.Finish](ctx, v.c, "the end of the preview")
+	if err != nil {
+		return err
+	}
+	return finishError(f)
+}
+
+// Body hands a mail to take. There is none if take is not called and the error is nil: it is not at the other side (any more).
+func (v *Viewer) Body(ctx context.Context, box mail.Name, guid mail.GUID, take func(io.Reader) error) error {
+	v.c.idle(false)
+	defer v.c.idle(true)
+	if err := errors.Join(v.c.send(&item.Request{GUID: guid, Mailbox: box}), v.c.flush()); err != nil {
+		return err
+	}
+	m, err := expect[*item.Mail](ctx, v.c, "a mail")
+	switch {
+	case err != nil:
+		return err
+	case m.GUID != guid:
+		return fmt.Errorf("%w: mail %q instead of %q", ErrProtocol, m.GUID, guid)
+	case m.Body == nil:
+		return nil
+	}
+	return errors.Join(take(m.Body), m.Body.Close())
+}

@@ -306,7 +306,9 @@ func (s *openStore) Close() (err error) {
 
 // NewSlave returns a slave for the store, which can be watched between rounds.
 func (l *Local) NewSlave(o brain.Options) *brain.Slave {
-	return brain.NewSlave(o, l.Store, l.watch)
+	s := brain.NewSlave(o, l.Store, l.watch)
+	s.Shelf = l.Shelf
+	return s
 }
 
 // watch tells of changes to the store until ctx ends.

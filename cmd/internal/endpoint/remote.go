@@ -37,6 +37,7 @@ type Remote struct {
 
 	mu      sync.Mutex
 	session remote.Session
+	used    bool // something was started over it
 }
 
 // RemoteOptions are what a Remote needs besides its location.
@@ -133,9 +134,59 @@ func (r *Remote) Dial(ctx context.Context) (brain.Peer, error) {
 	return peer, nil
 }
 
+// View returns a preview of the other end, on a connection of its own: on that of the rounds, what it asks for would have to wait
+// behind all that is on its way there. If no round has used the kept connection yet, it takes that.
+func (r *Remote) View(ctx context.Context) (*brain.Viewer, error) {
+	if r.local != nil {
+		peer, err := r.dialLocal(ctx)
+		return brain.NewViewer(peer), err
+	}
+	s, err := r.takeSession(ctx)
+	if err != nil {
+		return nil, err
+	}
+	peer, err := r.onStream(ctx, func() (remote.Conn, error) { return startStream(ctx, s, r.cmd) })
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return brain.NewViewer(&viewPeer{peer, s}), nil
+}
+
+// takeSession returns the kept connection, which is kept no more, or makes one.
+func (r *Remote) takeSession(ctx context.Context) (remote.Session, error) {
+	var s remote.Session
+	r.mu.Lock()
+	if !r.used {
+		s, r.session = r.session, nil
+	}
+	r.mu.Unlock()
+	if s != nil {
+		select {
+		case <-s.Done():
+			s.Close()
+		default:
+			return s, nil
+		}
+	}
+	return r.dialer.Dial(ctx)
+}
+
+// viewPeer ends its connection when it is closed.
+type viewPeer struct {
+	*streamPeer
+	session remote.Session
+}
+
+func (p *viewPeer) Close() error { return errors.Join(p.streamPeer.Close(), p.session.Close()) }
+
 // dialStream starts the remote program and exchanges greetings with it.
 func (r *Remote) dialStream(ctx context.Context) (*streamPeer, error) {
-	conn, err := r.start(ctx)
+	return r.onStream(ctx, func() (remote.Conn, error) { return r.start(ctx) })
+}
+
+// onStream is dialStream for a program that start starts.
+func (r *Remote) onStream(ctx context.Context, start func() (remote.Conn, error)) (*streamPeer, error) {
+	conn, err := start()
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +229,7 @@ func (r *Remote) start(ctx context.Context) (remote.Conn, error) {
 		}
 		r.session = s
 	}
+	r.used = true
 	return startStream(ctx, r.session, r.cmd)
 }
 

@@ -26,6 +26,9 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	if f.refused() {
 		return fuse.EROFS
 	}
+	if f.reserved(d, name) {
+		return fuse.Status(errNotHere)
+	}
 	m, lock := f.createMeans(d, name)
 	var file int
 	var st unix.Stat_t
@@ -162,6 +165,9 @@ func (f *fileSystem) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string
 	if d.isMail() && in.Mode&unix.S_IFMT != unix.S_IFREG {
 		return fuse.EPERM
 	}
+	if f.reserved(d, name) {
+		return fuse.Status(errNotHere)
+	}
 	m, lock := f.createMeans(d, name)
 	err = f.change("mknod", m, lock, func() error { return unix.Mknodat(fd.fd, name, in.Mode, int(in.Rdev)) })
 	if err != nil {
@@ -271,6 +277,15 @@ func (f *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	own := f.own.take(ownOp{op: "link", dir: d.path, name: name}) != nil
 	if f.refused() && !own {
 		return fuse.EROFS
+	}
+	if f.isPromised(in.Oldnodeid) {
+		err := f.linkPromised(in.Oldnodeid, d, fd, name, out)
+		if err != syscall.ESTALE { // else it has come meanwhile
+			return f.status("link", err)
+		}
+	}
+	if !own && f.reserved(d, name) {
+		return fuse.Status(syscall.EEXIST)
 	}
 	return f.status("link", f.link(inode.ID(in.Oldnodeid), d, fd, name, own, out))
 }

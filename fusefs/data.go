@@ -120,6 +120,9 @@ const fsyncDataOnly = 1
 // Fsync makes a file durable, and if it is a mail also what was journaled. A file in tmp is no mail yet: nothing is
 // journaled of it.
 func (f *fileSystem) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	if f.isPromised(in.NodeId) {
+		return f.durable(cancel, &in.InHeader) // its bytes are not here, and what was wanted of it is kept
+	}
 	d, err := f.open(in.NodeId, false)
 	if err != nil {
 		return f.status("fsync", err)

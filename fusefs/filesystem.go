@@ -56,6 +56,10 @@ type fileSystem struct {
 	rewrites  map[inode.ID]*rewrite
 	swept     sync.WaitGroup
 	closed    bool
+
+	promised   int // mails that are still to come; see promise.go
+	intentJobs []intentJob
+	intended   chan struct{} // closed when intentJobs have been carried out; nil: none are
 }
 
 // dirKind says how the names in a directory are treated.
@@ -77,6 +81,8 @@ type directory struct {
 	load  sync.Mutex
 	names *inode.Dir          // of a loaded mail directory; guarded by fileSystem.mu
 	known map[string]inode.ID // of any other: the names that the kernel knows; guarded by fileSystem.mu
+
+	promises *promises // of new and cur; nil: none. Guarded by fileSystem.mu
 }
 
 // mailbox is a directory that holds cur, new and tmp.
@@ -236,6 +242,10 @@ func (f *fileSystem) unload(d *directory) {
 	if d.names == nil {
 		return
 	}
+	if d.promises != nil {
+		f.dropPromises(d, d.promises)
+		d.promises = nil
+	}
 	names := d.names
 	d.names = nil
 	f.leaveAll(d, names)
@@ -306,6 +316,7 @@ func (f *fileSystem) dirFD(id inode.ID) (*descriptor, error) {
 // close lets go of everything once no more requests come.
 func (f *fileSystem) close() {
 	f.endRewrites()
+	f.awaitIntents()
 	f.uidLock.close()
 	f.notices.stop()
 	f.files.clear()

@@ -79,7 +79,7 @@ func (f *fileSystem) differing(d *directory, fd *descriptor) []string {
 	})
 	f.mu.Lock()
 	if d.names != nil {
-		gone = f.table.Unmarked(d.names)
+		gone = slices.DeleteFunc(f.table.Unmarked(d.names), func(name string) bool { return f.promiseOf(f.table.Find(d.names, name)) != nil })
 	}
 	f.mu.Unlock()
 	if err != nil { // not a complete listing: says nothing about what is gone
@@ -122,6 +122,10 @@ func (f *fileSystem) recheckPresent(d *directory, fd *descriptor, name string) (
 		f.refresh(known, &st)
 		return true, false
 	}
+	if f.promiseOf(known) != nil {
+		f.adopt(d, name, &st)
+		return true, false // the kernel knows it by this name
+	}
 	if known == 0 {
 		f.renamedBehind(d, name, &st)
 	}
@@ -163,7 +167,7 @@ func (f *fileSystem) recheckGone(d *directory, fd *descriptor, name string) bool
 	}
 	id := f.table.Find(d.names, name)
 	var st unix.Stat_t
-	if id == 0 || unix.Fstatat(fd.fd, name, &st, statFlags) != unix.ENOENT {
+	if id == 0 || f.promiseOf(id) != nil || unix.Fstatat(fd.fd, name, &st, statFlags) != unix.ENOENT {
 		return false
 	}
 	f.notices.entry(d.id, name)

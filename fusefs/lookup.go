@@ -37,7 +37,7 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name 
 		return f.status("lookup", err)
 	}
 	if d.isMail() {
-		if id := f.table.Find(d.names, name); id != 0 {
+		if id := f.table.Find(d.names, name); id != 0 && f.promiseOf(id) == nil {
 			f.dropName(d, name, id) // gone behind the mount
 		}
 		return f.lookupStale(d, name, header.Pid, out)

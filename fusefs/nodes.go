@@ -71,6 +71,9 @@ func (f *fileSystem) adopt(d *directory, name string, st *unix.Stat_t) inode.ID 
 func (f *fileSystem) nodeAt(d *directory, name string, st *unix.Stat_t) inode.ID {
 	if d.isMail() {
 		if id := f.table.Find(d.names, name); id != 0 {
+			if f.promiseOf(id) != nil {
+				f.fulfil(id, st)
+			}
 			if f.table.Get(id).Ino == st.Ino {
 				return id
 			}
@@ -94,6 +97,7 @@ func (f *fileSystem) nodeAt(d *directory, name string, st *unix.Stat_t) inode.ID
 // enter gives a node a name in d.
 func (f *fileSystem) enter(d *directory, name string, id inode.ID) {
 	if d.isMail() {
+		f.supersede(d, name, id)
 		f.table.Enter(d.names, name, id)
 	} else {
 		f.enterPlain(d, name, id)
@@ -236,7 +240,15 @@ func (f *fileSystem) open(nodeID uint64, write bool) (*descriptor, error) {
 			return d, nil
 		}
 		var d *descriptor
-		if d, err = f.openNamed(id, write); err == nil {
+		switch promised := f.isPromised(uint64(id)); {
+		case promised && write:
+			return nil, errNotHere
+		case promised:
+			d, err = f.fetched(id)
+		default:
+			d, err = f.openNamed(id, write)
+		}
+		if err == nil {
 			return d, nil
 		}
 		if err != syscall.ENOENT && err != syscall.ESTALE {

@@ -22,6 +22,14 @@ func (f *fileSystem) Unlink(cancel <-chan struct{}, header *fuse.InHeader, name 
 	if f.refused() {
 		return fuse.EROFS
 	}
+	if e.id == 0 {
+		if done, err := f.unlinkPromised(e.d, name, header.Pid); done {
+			return f.status("unlink", err)
+		}
+		if e.id, e.st, err = f.child(e.d, e.fd, name); err != nil { // it may have come meanwhile
+			return f.status("unlink", err)
+		}
+	}
 	return f.status("unlink", f.unlink(e, header.Pid))
 }
 
@@ -150,6 +158,9 @@ func (f *fileSystem) Rmdir(cancel <-chan struct{}, header *fuse.InHeader, name s
 	}
 	if f.refused() {
 		return fuse.EROFS
+	}
+	if f.hasPromises(e.id) {
+		return fuse.Status(syscall.ENOTEMPTY)
 	}
 	m := boxMeaning(f.boxName(e.d, name), "")
 	if !m.empty() && !f.isEmptyDir(e) {

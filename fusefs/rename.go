@@ -59,6 +59,17 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 	if f.refused() {
 		return fuse.EROFS
 	}
+	if from.id == 0 {
+		if done, err := f.renamePromised(from, to, uint(in.Flags), in.Pid); done {
+			return f.status("rename", err)
+		}
+		if from.id, from.st, err = f.child(from.d, from.fd, oldName); err != nil { // it may have come meanwhile
+			return f.status("rename", err)
+		}
+	}
+	if f.reserved(to.d, newName) && to.id == 0 {
+		return fuse.Status(errNotHere)
+	}
 	return f.status("rename", f.rename(from, to, uint(in.Flags), in.Pid))
 }
 

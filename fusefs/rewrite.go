@@ -102,6 +102,10 @@ func (f *fileSystem) beforeWrite(nodeID uint64) error {
 		f.mu.Unlock()
 		return nil
 	}
+	if f.promiseOf(id) != nil {
+		f.mu.Unlock()
+		return errNotHere
+	}
 	d, name := f.dirs[n.Dir], n.Name
 	ev, visible := f.replaced(id)
 	known := visible && f.rewrites[id] != nil

@@ -41,6 +41,12 @@ func (f *fileSystem) Access(cancel <-chan struct{}, in *fuse.AccessIn) fuse.Stat
 	if in.Mask&unix.W_OK != 0 && f.refused() {
 		return fuse.EROFS
 	}
+	if f.isPromised(in.NodeId) {
+		if in.Mask&unix.X_OK != 0 {
+			return fuse.EACCES
+		}
+		return fuse.OK
+	}
 	h, err := f.handle(id)
 	if err != nil {
 		return f.status("access", err)
@@ -65,6 +71,10 @@ func (f *fileSystem) handle(id inode.ID) (*handle, error) {
 	if n == nil {
 		f.mu.Unlock()
 		return nil, syscall.ESTALE
+	}
+	if f.promiseOf(id) != nil {
+		f.mu.Unlock()
+		return nil, errNotHere
 	}
 	isDir, dir, name := f.dirs[id] != nil, n.Dir, n.Name
 	link := n.Mode()&unix.S_IFMT == unix.S_IFLNK

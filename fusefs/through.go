@@ -66,7 +66,7 @@ func (t *throughDir) rename(name string, to vfs.Dir, newName string, flags uint,
 		t.m.keepOpen(change{dest, newName})
 		return t.m.told(direct, change{from, name}, change{dest, newName})
 	}
-	if !t.m.isWatched(from, name) && !t.m.isWatched(dest, newName) {
+	if !t.m.isWatched(from, name) && !t.m.isWatched(dest, newName) || t.m.isShown(dest, newName) {
 		return told()
 	}
 	op := ownOp{"rename", from, name, dest, newName}
@@ -81,7 +81,7 @@ func (t *throughDir) Link(name string, to vfs.Dir, newName string) error {
 	told := func() error {
 		return t.m.told(func() error { return t.Dir.Link(name, behind(to), newName) }, change{from, name}, change{dest, newName})
 	}
-	if !t.m.isWatched(dest, newName) {
+	if !t.m.isWatched(dest, newName) || t.m.isShown(dest, newName) {
 		return told()
 	}
 	return t.m.own(ownOp{op: "link", dir: dest, name: newName}, 0, told, func() error {
@@ -230,6 +230,14 @@ func (m *Mount) own(op ownOp, flags uint, direct, call func() error) error {
 	return err
 }
 
+// isShown reports whether programs see a name already, as that of a mail that is still to come: for a watcher nothing happens.
+func (m *Mount) isShown(dir, name string) bool {
+	m.fs.mu.Lock()
+	defer m.fs.mu.Unlock()
+	d := m.fs.byPath[dir]
+	return d != nil && d.names != nil && m.fs.promiseOf(m.fs.table.Find(d.names, name)) != nil
+}
+
 // isWatched reports whether a name is that of visible mail, or of a directory that makes a mailbox.
 func (m *Mount) isWatched(dir, name string) bool {
 	parent, last := splitPath(dir)
@@ -286,7 +294,7 @@ func (m *Mount) keepOpen(c change) {
 		id = f.table.Find(d.names, c.name)
 	}
 	n := f.table.Get(id)
-	last := n != nil && !n.Is(inode.Linked)
+	last := n != nil && !n.Is(inode.Linked) && !n.Is(inode.Promised)
 	f.mu.Unlock()
 	if last {
 		f.keepOpen(id)

@@ -172,7 +172,7 @@ func (f *fileSystem) RemoveXAttr(cancel <-chan struct{}, header *fuse.InHeader, 
 func (f *fileSystem) attrChanged(nodeID uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n := f.table.Get(f.target(inode.ID(nodeID))); n != nil {
+	if n := f.table.Get(f.target(inode.ID(nodeID))); n != nil && !n.Is(inode.Promised) {
 		n.Flags &^= inode.HasAttr
 	}
 }
@@ -197,8 +197,11 @@ func (f *fileSystem) xattrs(nodeID uint64) (xattrCalls, error) {
 		return xattrCalls{}, syscall.ESTALE
 	}
 	isDir, dir, name := f.dirs[id] != nil, n.Dir, n.Name
+	promised := f.promiseOf(id) != nil
 	f.mu.Unlock()
 	switch {
+	case promised:
+		return noXattrs(), nil
 	case isDir:
 		dir, name = id, "."
 	case name == "":

@@ -115,6 +115,21 @@ func (t *Table) Rename(d *Dir, name, newName string) ID {
 	return id
 }
 
+// Succeed gives the place in the listing of a name in d to another node, under a name with the same key that no other has. It returns
+// the node that had it, 0 if none had.
+func (t *Table) Succeed(d *Dir, name, newName string, by ID) ID {
+	id := t.Find(d, name)
+	if id == 0 {
+		return 0
+	}
+	pos := t.remove(d, name, id)
+	t.insert(d, Link{d.id, newName, pos}, by)
+	if i := d.index(pos); i >= 0 {
+		d.order[i].id = by
+	}
+	return id
+}
+
 // index returns the place of pos in the order, -1 if it is not there.
 func (d *Dir) index(pos uint32) int {
 	i := d.after(pos - 1)

@@ -46,6 +46,21 @@ func TestDirIsAnOrderedListOfNames(t *testing.T) {
 				table.Enter(dir, n, id)
 				model = append(model, entry{n, id})
 			},
+			"succeed": func(t *rapid.T) {
+				if len(model) == 0 {
+					t.Skip("nothing to succeed")
+				}
+				e := rapid.SampledFrom(model).Draw(t, "entry")
+				n := base(e.name) + rapid.SampledFrom([]string{"", ":2,", ":2,S"}).Draw(t, "new flags")
+				if n != e.name && at(n) >= 0 {
+					return
+				}
+				id := table.New()
+				if got := table.Succeed(dir, e.name, n, id); got != e.id {
+					t.Fatalf("%d had the name, want %d", got, e.id)
+				}
+				model[at(e.name)] = entry{n, id}
+			},
 			"link": func(t *rapid.T) {
 				if len(model) == 0 {
 					t.Skip("nothing to link")

@@ -24,13 +24,14 @@ type Flags uint16
 
 // The facts.
 const (
-	HasAttr Flags = 1 << iota // the attributes are known, not only number and type
-	Alias                     // stands for another node under a name that this no longer has
-	Indexed                   // found by its inode number
-	Linked                    // further names are kept aside
-	Created                   // made through the mount: who made it may write it whatever its mode says
-	live                      // the slot is in use
-	seen                      // mark of a scan
+	HasAttr  Flags = 1 << iota // the attributes are known, not only number and type
+	Alias                      // stands for another node under a name that this no longer has
+	Indexed                    // found by its inode number
+	Linked                     // further names are kept aside
+	Created                    // made through the mount: who made it may write it whatever its mode says
+	Promised                   // a mail that is still to come: there is no file behind it
+	live                       // the slot is in use
+	seen                       // mark of a scan
 )
 
 // Node is one inode. Its first name lies in the node, further ones (hard links) in the table.

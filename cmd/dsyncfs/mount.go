@@ -112,7 +112,7 @@ func (a *app) runDaemon(ctx context.Context, cfg *config.Config, mount mountRequ
 	o := daemon.Options{
 		Config: cfg, Local: e.local, Pair: e.pair, Request: req, Mountpoint: mount.point,
 		Remote: e.remote.Location.String(), RemotePath: e.remote.Location.Path, Source: mount.source, Logger: e.log,
-		Probe: e.remote.Probe, Ready: ready, Stopping: notifyStopping,
+		View: e.remote.View, Probe: e.remote.Probe, Ready: ready, Stopping: notifyStopping,
 	}
 	if err := daemon.Check(o); err != nil {
 		return err

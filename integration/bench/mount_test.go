@@ -124,6 +124,41 @@ func BenchmarkMountListing(b *testing.B) {
 	row(fmt.Sprintf("mount of %d mails, again: ready after", n), fmt.Sprintf("%.3f s", median(ready)), "at most 0.300 s", median(ready) <= 0.3)
 }
 
+// BenchmarkMountFirst is the first mount of a remote account: how long until all of it is listed, and what the first one to be
+// read takes while the rest comes.
+func BenchmarkMountFirst(b *testing.B) {
+	roomToWait(b)
+	const n = 100_000
+	e := harness.New(b)
+	r := e.NewRemote()
+	fillInbox(b, r.Maildir, n)
+	first := func(point string) (listed, read float64) {
+		start := time.Now()
+		m := e.Mount(point, append([]string{"-o", "mail_location=maildir:" + e.Path(point+"-backing")}, r.Options()...), r.URL)
+		names, err := namesIn(m.Path + "/cur")
+		listed = time.Since(start).Seconds()
+		if err != nil || len(names) != n {
+			b.Fatalf("%d mails are listed, %v", len(names), err)
+		}
+		start = time.Now()
+		if _, err := os.ReadFile(m.Path + "/cur/" + names[n-1]); err != nil {
+			b.Fatal(err)
+		}
+		read = time.Since(start).Seconds()
+		m.Umount()
+		return listed, read
+	}
+	unseen, _ := first("mnt0")
+	note(fmt.Sprintf("first mount of %d mails that no dsyncfs has seen: listed", n), fmt.Sprintf("%.3f s", unseen))
+	var listed, read []float64
+	for i := range 3 {
+		l, r := first(fmt.Sprintf("mnt%d", i+1))
+		listed, read = append(listed, l), append(read, r)
+	}
+	row(fmt.Sprintf("first mount of %d mails: listed after", n), fmt.Sprintf("%.3f s", median(listed)), "at most 1.000 s", median(listed) <= 1)
+	note("the last of them read, while the rest comes", fmt.Sprintf("%.3f s", median(read)))
+}
+
 // BenchmarkMountMillion is the memory of a mailbox of a million mails, without bytes.
 func BenchmarkMountMillion(b *testing.B) {
 	const n = 1_000_000

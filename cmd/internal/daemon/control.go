@@ -59,6 +59,7 @@ type Status struct {
 	Since      time.Time `json:"since"`
 	mirror.Status
 	ErrorClass Class   `json:"error_class,omitempty"` // of Error
+	Fill       *Fill   `json:"first_fill,omitempty"`  // nil: everything is here, or it is not known what is not
 	Process    Process `json:"process"`
 }
 
@@ -302,7 +303,7 @@ func (m *mounted) status() *Status {
 	st := m.engine.Status()
 	return &Status{
 		Mountpoint: m.o.Mountpoint, Local: m.o.Local.Path, Remote: m.o.Remote, PID: os.Getpid(), Since: m.started,
-		Status: st, ErrorClass: Classify(st.Cause), Process: process(),
+		Status: st, ErrorClass: Classify(st.Cause), Fill: m.fill.status(), Process: process(),
 	}
 }
 

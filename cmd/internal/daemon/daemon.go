@@ -49,6 +49,9 @@ type Options struct {
 	Source     string // shown as the source of the mount; empty: "dsyncfs:" and the remote location
 	Logger     *slog.Logger
 
+	// View begins a preview of the remote, on a connection of its own; nil: there is none.
+	View func(context.Context) (*brain.Viewer, error)
+
 	Probe    func() // finds out whether the connection to the remote still works; may be nil
 	Ready    func() // called once, when programs can use the mount
 	Stopping func() // called once, when an end begins; may be nil
@@ -120,6 +123,7 @@ type mounted struct {
 	fuse    *fusefs.Mount
 	port    *port
 	backing *os.File
+	fill    *fill              // nil: everything is here
 	stop    context.CancelFunc // asks serve to end
 	started time.Time
 }
@@ -147,12 +151,16 @@ func newMounted(ctx context.Context, o Options, dir string, j *journal.Journal) 
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Close(); err != nil {
+	m := &mounted{o: o, journal: j, backing: backing, started: time.Now()}
+	m.fill, err = newFill(ctx, m, dir)
+	if err := errors.Join(err, s.Close()); err != nil {
 		return nil, err
 	}
-	m := &mounted{o: o, journal: j, backing: backing, started: time.Now()}
 	m.engine = mirror.NewEngine(o.Pair, o.Request, mirror.Timing{FullSync: o.Config.FullSyncInterval, Poll: o.Config.PollInterval}, j)
 	m.port = newPort(o, dir, j, m.engine, tree)
+	if m.fill != nil {
+		m.port.intents = m.fill.intents
+	}
 	if m.fuse, err = fusefs.New(m.mountOptions()); err != nil {
 		return nil, err
 	}
@@ -198,7 +206,13 @@ func (m *mounted) serve(ctx context.Context, control *net.UnixListener) error {
 	g, gctx := errgroup.WithContext(ctx)
 	engineCtx, endEngine := context.WithCancel(context.WithoutCancel(ctx))
 	defer endEngine()
-	g.Go(func() error { return m.engine.Run(engineCtx, flushTime) })
+	if m.fill != nil {
+		g.Go(func() error { m.fill.run(gctx); return nil })
+	}
+	g.Go(func() error {
+		m.fill.awaitLook(gctx, lookTime)
+		return m.engine.Run(engineCtx, flushTime)
+	})
 	g.Go(func() error { return m.watchBacking(gctx) })
 	g.Go(func() error { return m.watchNetwork(gctx) })
 	g.Go(func() error { return m.control(gctx, control) })
@@ -207,6 +221,7 @@ func (m *mounted) serve(ctx context.Context, control *net.UnixListener) error {
 		defer endEngine()
 		return m.end(gctx)
 	})
+	m.fill.awaitLook(gctx, readyTime)
 	m.o.Ready()
 	err := g.Wait()
 	m.linger(served)
@@ -234,6 +249,8 @@ func (m *mounted) end(ctx context.Context) (err error) {
 	m.flush(ctx)
 	return err
 }
+
+func (m *mounted) isOffline() bool { return m.engine.Status().State == mirror.StateOffline }
 
 // flush waits until the remote has what is queued, if it can be reached.
 func (m *mounted) flush(ctx context.Context) {

@@ -26,7 +26,8 @@ type port struct {
 	engine  *mirror.Engine
 	tree    vfs.FS
 
-	dir string // the state directory of the mount
+	dir     string   // the state directory of the mount
+	intents *intents // nil: none
 
 	turn     chan struct{} // guards what follows; held while the index is read
 	lastPeer string
@@ -72,6 +73,11 @@ func (p *port) Lock(ctx context.Context, dir string) (func(), error) {
 func (p *port) Durable(ctx context.Context) error {
 	if err := p.journal.Sync(ctx, p.journal.Last()); err != nil {
 		return err
+	}
+	if p.intents != nil {
+		if err := p.intents.sync(); err != nil {
+			return err
+		}
 	}
 	if p.o.Config.Commit != "remote" {
 		return nil

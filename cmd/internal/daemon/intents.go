@@ -1,0 +1,163 @@
+package daemon
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"dsyncfs/fusefs"
+	"dsyncfs/mirror/mail"
+)
+
+// intentsName is the file of what programs want of mails that are still to come.
+const intentsName = "intents"
+
+// intents are kept in a file that is only appended to, one JSON value a line: an intent, or that it was carried out. Like the
+// journal it survives the end of the process at once, and a power failure after sync.
+type intents struct {
+	dir string
+
+	mu   sync.Mutex
+	file *os.File // nil: none was kept yet, or closed
+	all  map[mail.Name]map[string]fusefs.Intent
+}
+
+// intentLine is one line of the file.
+type intentLine struct {
+	Mailbox mail.Name `json:"mailbox"`
+	Base    string    `json:"base"`
+	Was     string    `json:"was,omitempty"`
+	Want    string    `json:"want,omitempty"`
+	Settled bool      `json:"settled,omitempty"`
+}
+
+// openIntents reads what an earlier mount left. A last line that is not whole was never acknowledged.
+func openIntents(dir string) (*intents, error) {
+	t := &intents{dir: dir, all: make(map[mail.Name]map[string]fusefs.Intent)}
+	text, err := os.ReadFile(filepath.Join(dir, intentsName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	for line := range bytes.SplitSeq(text, []byte{'\n'}) {
+		var l intentLine
+		if json.Unmarshal(line, &l) == nil {
+			t.note(l)
+		}
+	}
+	return t, nil
+}
+
+// note takes a line into account. The caller holds mu, or is alone.
+func (t *intents) note(l intentLine) {
+	box := t.all[l.Mailbox]
+	if l.Settled {
+		delete(box, l.Base)
+		return
+	}
+	if box == nil {
+		box = make(map[string]fusefs.Intent)
+		t.all[l.Mailbox] = box
+	}
+	box[l.Base] = fusefs.Intent{Base: l.Base, Was: l.Was, Want: l.Want}
+}
+
+func (t *intents) write(l intentLine) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.file == nil {
+		var err error
+		if t.file, err = os.OpenFile(filepath.Join(t.dir, intentsName), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600); err != nil {
+			return err
+		}
+		if _, err := t.file.WriteString("\n"); err != nil { // ends what a crash may have left half
+			return err
+		}
+	}
+	text, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	if _, err := t.file.Write(append(text, '\n')); err != nil {
+		return err
+	}
+	t.note(l)
+	return nil
+}
+
+// add keeps an intent.
+func (t *intents) add(box mail.Name, i fusefs.Intent) error {
+	return t.write(intentLine{Mailbox: box, Base: i.Base, Was: i.Was, Want: i.Want})
+}
+
+// settled says that an intent was carried out. If that is not kept, it is carried out again, which changes nothing.
+func (t *intents) settled(box mail.Name, base string, log *slog.Logger) {
+	if err := t.write(intentLine{Mailbox: box, Base: base, Settled: true}); err != nil {
+		log.Warn("state directory", "err", err)
+	}
+}
+
+// of returns the intents about mails of a mailbox, by base name.
+func (t *intents) of(box mail.Name) []fusefs.Intent {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []fusefs.Intent
+	for _, i := range t.all[box] {
+		out = append(out, i)
+	}
+	slices.SortFunc(out, func(a, b fusefs.Intent) int { return strings.Compare(a.Base, b.Base) })
+	return out
+}
+
+// mailboxes returns those that there are intents about.
+func (t *intents) mailboxes() []mail.Name {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []mail.Name
+	for box, all := range t.all {
+		if len(all) > 0 {
+			out = append(out, box)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// sync makes what was kept survive a power failure.
+func (t *intents) sync() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.file == nil {
+		return nil
+	}
+	return t.file.Sync()
+}
+
+func (t *intents) close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.file == nil {
+		return nil
+	}
+	err := t.file.Close()
+	t.file = nil
+	return err
+}
+
+// remove ends the first fill: what was wanted of mails that never came is forgotten.
+func (t *intents) remove() error {
+	err := t.close()
+	for _, name := range []string{intentsName, fillName} {
+		if rerr := os.Remove(filepath.Join(t.dir, name)); !errors.Is(rerr, fs.ErrNotExist) {
+			err = errors.Join(err, rerr)
+		}
+	}
+	return err
+}

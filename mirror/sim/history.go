@@ -96,6 +96,21 @@ var calmOps = strings.Fields(`deliver deliver deliver deliver deliver burst see 
 
 // Generate makes a history of a seed.
 func Generate(seed uint64) History {
+	h, _ := generate(seed)
+	return h
+}
+
+// GenerateEdits is Generate with users who write in the place of mails during syncs.
+func GenerateEdits(seed uint64) History {
+	h, faults := generate(seed)
+	if faults {
+		h.edit(rand.New(rand.NewPCG(seed, 6)))
+	}
+	return h
+}
+
+// generate also tells whether anything goes wrong in the history.
+func generate(seed uint64) (h History, faults bool) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	layout := func() string {
 		if rng.IntN(4) == 0 {
@@ -103,14 +118,15 @@ func Generate(seed uint64) History {
 		}
 		return "++"
 	}
-	h := History{Replicas: []string{layout(), layout()}}
+	h = History{Replicas: []string{layout(), layout()}}
 	switch rng.IntN(10) {
 	case 0, 1:
 		h.Replicas = append(h.Replicas, layout())
 	case 2:
 		h.Backup = true
 	}
-	ops, faults := userOps, true
+	ops := userOps
+	faults = true
 	if rng.IntN(4) == 0 {
 		ops, faults = calmOps, false
 	}
@@ -150,10 +166,7 @@ func Generate(seed uint64) History {
 		}
 		h.Steps = append(h.Steps, Step{Op: op, Side: side, Seed: rng.Uint64()})
 	}
-	if faults {
-		h.edit(rand.New(rand.NewPCG(seed, 6)))
-	}
-	return h
+	return h, faults
 }
 
 // edit lets users write in the place of mails during some syncs. It draws from numbers of its own.

@@ -390,6 +390,13 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":2,"Seed":2593660848893405214,"Type":"c","Reversed":true}
 		{"Op":"sync","Side":1,"Seed":3370299072769814220,"Type":"s","Restore":true}
 		{"Op":"sync","Side":2,"Seed":6162248770231801728,"Type":"c","Reversed":true,"Cut":27}`,
+	"UIDs of mails that went at once were told, and lost by a power cut": `
+		++ ++ fs
+		{"Op":"create","Side":0,"Seed":15207762780508699076}
+		{"Op":"live","Side":0,"Seed":17440279297810163839,"Users":14,"Fault":{"Second":true,"What":"eio","At":1,"Seed":5514303625249709725}}
+		{"Op":"burst","Side":0,"Seed":4180739136245239078}
+		{"Op":"live","Side":0,"Seed":525580127720071181,"Users":17,"Fault":{"What":"late","At":3,"Seed":17860451026764272180}}
+		{"Op":"crash","Side":0,"Seed":7111948193366778798}`,
 }
 
 func TestRegressions(t *testing.T) {

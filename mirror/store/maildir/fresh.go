@@ -83,17 +83,21 @@ func (b *boxScan) add(i int32, uid mail.UID, id identity, virtual int64) error {
 // syncFresh makes what is told to others from now on durable. Not all who deliver do: a mail that the other side has and that
 // a power cut takes here would look like one that a user removed, and its UID would come again if the line was lost.
 func (b *boxScan) syncFresh() error {
-	if len(b.fresh) == 0 || b.r.o.DryRun {
+	if b.r.o.DryRun {
 		return nil
 	}
 	if len(b.fresh) > smallBatch {
 		b.r.syncAll = true
 		return nil
 	}
-	if b.listed {
+	// A UIDNEXT that mails had raised which went again is told, too.
+	if b.list != nil && (b.listed || b.listNext > b.rec.Status.UIDNext) {
 		if err := b.list.f.Sync(); err != nil {
 			return err
 		}
+	}
+	if len(b.fresh) == 0 {
+		return nil
 	}
 	for _, i := range b.fresh {
 		dir := b.d.new

@@ -20,6 +20,8 @@ type catalog struct {
 	epoch  uint64
 	before func() error // asked before each Update: the place where a simulation interrupts or fails it
 
+	crashed bool // the process before was killed, and nobody has opened the store since
+
 	mu     sync.RWMutex
 	boxes  map[mail.MailboxGUID]*catalogBox
 	values map[string]map[string][]byte
@@ -37,6 +39,7 @@ func newCatalog(epoch uint64, before func() error) *catalog {
 
 func (c *catalog) Epoch() uint64 { return c.epoch }
 func (c *catalog) Close() error  { return nil }
+func (c *catalog) Crashed() bool { return c.crashed }
 
 func (c *catalog) View(f func(store.CatalogTx) error) error {
 	c.mu.RLock()

@@ -91,6 +91,9 @@ func (r *replica) boot(disk, state *vfs.Mem) {
 	r.fault = vfs.NewFault(disk, r.decide)
 	r.pid++
 	r.clean = false
+	if r.cat != nil {
+		r.cat.crashed = true
+	}
 	r.locks = maildir.NewLocks(maildir.LockOptions{Hostname: r.name, PID: r.pid, Now: r.now})
 }
 
@@ -270,6 +273,7 @@ func (r *replica) open(ctx context.Context) (store.Store, error) {
 		<-r.turn
 		return nil, err
 	}
+	r.cat.crashed = false
 	r.born = true
 	return &turnStore{s, r}, nil
 }

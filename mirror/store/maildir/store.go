@@ -289,7 +289,7 @@ func (s *Store) removeLeftovers(ctx context.Context) error {
 	return nil
 }
 
-// sweepBoxes removes what the process before, which was killed, left of files that were to replace others.
+// sweepBoxes removes what the process before, which was killed, left in mailboxes.
 func (s *Store) sweepBoxes(ctx context.Context) error {
 	dirs := []string{""}
 	err := s.cat.View(func(tx store.CatalogTx) error {
@@ -314,11 +314,20 @@ func (s *Store) sweepBoxes(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(s.sweepBox(box), box.Close()); err != nil {
+		if err := errors.Join(s.sweepBox(box), s.sweepTmpOf(box), box.Close()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sweepTmpOf is sweepTmp of a mailbox in which nothing else may happen for a long time.
+func (s *Store) sweepTmpOf(box vfs.Dir) error {
+	tmp, err := s.fs.OpenDir(joinPath(box.Path(), "tmp"))
+	if err != nil {
+		return ignoreGone(err)
+	}
+	return errors.Join(s.sweepTmp(tmp), tmp.Close())
 }
 
 // leftoverAge is how old a temporary file must be to belong to nobody, if its name does not tell.

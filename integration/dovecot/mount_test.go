@@ -42,7 +42,7 @@ func TestMountWithADovecot(t *testing.T) {
 	})
 	// The connection for the next round is there already. If it was lost, another one is made.
 	p.Eventually("a dsync server waits", 30*time.Second, func() error {
-		return exec.Command("pkill", "-KILL", "-f", "^doveadm.* "+p.dove.conf+" dsync-server").Run()
+		return exec.Command("pkill", "-KILL", "-f", "^([^ ]*/)?doveadm .*"+p.dove.conf+" dsync-server").Run()
 	})
 	m.Deliver(t, "INBOX", "1767261601.M2.mount", "", note("after the connection was lost"))
 	eventually("the mail after the loss is there", func() bool { return len(p.dove.mails("INBOX")) == 8 })

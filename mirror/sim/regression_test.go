@@ -397,6 +397,16 @@ var regressions = map[string]string{
 		{"Op":"burst","Side":0,"Seed":4180739136245239078}
 		{"Op":"live","Side":0,"Seed":525580127720071181,"Users":17,"Fault":{"What":"late","At":3,"Seed":17860451026764272180}}
 		{"Op":"crash","Side":0,"Seed":7111948193366778798}`,
+	"a mailbox whose new identity a power cut took back could not be written any more": `
+		++ ++ ++
+		{"Op":"sync","Side":1,"Seed":11629136562155021370,"Type":"s","Fault":{"Second":true,"What":"eintr","At":15,"Seed":17922494248538612089}}
+		{"Op":"deliver","Side":2,"Seed":1544759916790849439}
+		{"Op":"live","Side":0,"Seed":7401913232744498738,"Cut":39,"Users":23,"Fault":{"Second":true,"What":"reads","Reads":8,"Seed":7327441184602226494}}
+		{"Op":"sync","Side":2,"Seed":15317598945784455794,"Type":"c","Reversed":true}
+		{"Op":"sync","Side":1,"Seed":11036788450460038694,"Type":"c","Fault":{"Second":true,"What":"enospc","At":7,"Seed":1215225223585565464}}
+		{"Op":"sync","Side":1,"Seed":16392085263934445156,"Type":"c","Fault":{"Second":true,"What":"crash","At":5,"Loss":2,"Seed":18121111998178429845}}
+		{"Op":"live","Side":0,"Seed":15287925536554492682,"Users":17,"Fault":{"What":"crash","At":8,"Loss":2,"Seed":5175322622170680343}}
+		{"Op":"keyword","Side":1,"Seed":1500931611950544872}`,
 }
 
 func TestRegressions(t *testing.T) {

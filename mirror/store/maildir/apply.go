@@ -142,7 +142,7 @@ func (a *apply) load() (err error) {
 	}
 	head := a.list.header
 	if head.validity != a.rec.Status.UIDValidity || !head.guid.IsZero() && head.guid != a.rec.Status.GUID {
-		return fmt.Errorf("another program changed the identity of the mailbox: %w", store.ErrNotFound)
+		return errors.Join(fmt.Errorf("another program changed the identity of the mailbox: %w", store.ErrNotFound), a.lookAgain())
 	}
 	head.version, head.guid = 3, a.rec.Status.GUID
 	a.edits = uidEdits{header: head, raise: a.list.torn, drop: make(map[mail.UID]struct{}), fields: make(map[mail.UID]map[byte]string)}
@@ -152,6 +152,13 @@ func (a *apply) load() (err error) {
 		return err
 	}
 	return a.loadMessages()
+}
+
+// lookAgain has the next refresh find out what the mailbox is now, though it may look as it did.
+func (a *apply) lookAgain() error {
+	rec := a.rec
+	rec.Signature = nil
+	return a.s.cat.Update(func(tx store.CatalogTx) error { return tx.PutMailbox(rec) })
 }
 
 func (a *apply) loadMessages() error {

@@ -61,8 +61,9 @@ sim: ## SEEDS simulated histories with faults, from SEED on, on all processors
 mutants: ## deliberate mistakes, each of which the simulation must see
 	SIM_MUTANTS=$(SEEDS) $(GO) test -count=1 -timeout=0 -run '^TestMutants' -v ./mirror/sim
 
+# Results are not kept: the tests run a program that `go test` does not know they depend on.
 integration: ## end to end, on real mail and with real programs, with the race detector
-	$(GO) test -race -p 1 -timeout=$(TIMEOUT) $(TESTFLAGS) ./integration/...
+	$(GO) test -race -count=1 -p 1 -timeout=$(TIMEOUT) $(TESTFLAGS) ./integration/...
 
 lint: ## format, vet, staticcheck, import rules, go.mod
 	@unformatted=$$(gofmt -l cmd fusefs integration mirror remote); [ -z "$$unformatted" ] || { echo "run gofmt -w on:"; echo "$$unformatted"; exit 1; }

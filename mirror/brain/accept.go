@@ -174,7 +174,8 @@ func (a *acceptance) open(ctx context.Context, head pushHead) (*exchange, error)
 	if x.own.NoBase || !head.agrees(base, x.own.Status, a.store.Epoch()) || base.RemoteEpoch != a.peer.Epoch {
 		return nil, nil
 	}
-	x.theirs, x.hasBase, x.commonKnown, x.base = head.box, true, true, base
+	x.theirs = head.box
+	x.startFrom(base)
 	if ok, err := x.unchanged(ctx); err != nil || !ok {
 		return nil, err
 	}

@@ -160,26 +160,39 @@ func TestNewMailsWithTheSameUIDsBothStay(t *testing.T) {
 	}
 }
 
+// movedAndFlagged are two sides of which the first has moved a mail to Archive, and the other one has given it flags in INBOX.
+func movedAndFlagged(t *testing.T, flags mail.Flags) (a, b side) {
+	t.Helper()
+	c := newClock()
+	a, b = pair(t, c)
+	must(t, a.account.CreateMailbox("Archive"))
+	base, err := a.account.Deliver("INBOX", []byte("to be moved"), c.tick())
+	must(t, err)
+	quiet(t, a, b, inProcess)
+	must(t, a.account.Move("INBOX", base, "Archive"))
+	must(t, b.account.SetFlags("INBOX", b.account.Files("INBOX")[0], mail.Delta{Add: flags}))
+	c.tick()
+	return a, b
+}
+
+// isFlaggedOnce demands that the mail of movedAndFlagged is there once, flagged and nothing else.
+func isFlaggedOnce(t *testing.T, s side) {
+	t.Helper()
+	if got := contents(t, s); !strings.Contains(got, `[\Flagged]`) || strings.Count(got, "to be moved") != 1 {
+		t.Errorf("after the sync:\n%s", got)
+	}
+}
+
 func TestFlagsChangedThereFollowAMailMovedHere(t *testing.T) {
 	for name, starts := range map[string]bool{"mover starts": true, "other starts": false} {
 		t.Run(name, func(t *testing.T) {
-			c := newClock()
-			a, b := pair(t, c)
-			must(t, a.account.CreateMailbox("Archive"))
-			base, err := a.account.Deliver("INBOX", []byte("to be moved"), c.tick())
-			must(t, err)
-			quiet(t, a, b, inProcess)
-			must(t, a.account.Move("INBOX", base, "Archive"))
-			must(t, b.account.SetFlags("INBOX", b.account.Files("INBOX")[0], mail.Delta{Add: mail.FlagFlagged}))
-			c.tick()
+			a, b := movedAndFlagged(t, mail.FlagFlagged)
 			first, second := a, b
 			if !starts {
 				first, second = b, a
 			}
 			quiet(t, first, second, overWire)
-			if got := contents(t, a); !strings.Contains(got, `[\Flagged]`) || strings.Count(got, "to be moved") != 1 {
-				t.Errorf("after the sync:\n%s", got)
-			}
+			isFlaggedOnce(t, a)
 		})
 	}
 }

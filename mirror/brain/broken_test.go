@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -111,21 +110,11 @@ func breakRound(t *testing.T, first bool, completes item.SyncType, aStarts bool,
 // The mailboxes may be compared in different rounds, as when one breaks off: the first sees the mail where it was moved to, the
 // second that it is gone where its flags were changed.
 func TestFlagsFollowAMailOfWhichARoundSawHalfTheMove(t *testing.T) {
-	c := newClock()
-	a, b := pair(t, c)
-	must(t, a.account.CreateMailbox("Archive"))
-	base, err := a.account.Deliver("INBOX", []byte("to be moved"), c.tick())
-	must(t, err)
-	quiet(t, a, b, inProcess)
-	must(t, a.account.Move("INBOX", base, "Archive"))
-	must(t, b.account.SetFlags("INBOX", b.account.Files("INBOX")[0], mail.Delta{Add: mail.FlagFlagged | mail.FlagDeleted}))
-	c.tick()
+	a, b := movedAndFlagged(t, mail.FlagFlagged|mail.FlagDeleted)
 	_, err, serr := syncOnce(a, b, inProcess, brain.Request{Type: item.SyncState, Boxes: []string{"Archive"}})
 	must(t, errors.Join(err, serr))
 	quiet(t, a, b, inProcess)
-	if got := contents(t, a); !strings.Contains(got, `[\Flagged]`) || strings.Count(got, "to be moved") != 1 {
-		t.Errorf("after the sync:\n%s", got)
-	}
+	isFlaggedOnce(t, a)
 }
 
 // What a side logged before two mailboxes met counts, however often their first round breaks off: here one side's index was lost.

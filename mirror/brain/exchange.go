@@ -113,6 +113,9 @@ func (x *exchange) addDigest() (err error) {
 	return err
 }
 
+// startFrom has the exchange start from a last common state that both sides are known to know.
+func (x *exchange) startFrom(base store.State) { x.hasBase, x.commonKnown, x.base = true, true, base }
+
 // run compares the mailbox now that both announcements are known.
 func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	x.theirs = theirs

@@ -59,7 +59,7 @@ func (r *round) glance(ctx context.Context, box mail.Mailbox) (quiet bool, err e
 		return false, err
 	}
 	base := r.bases[box.Status.GUID]
-	x.hasBase, x.commonKnown, x.base = true, true, base
+	x.startFrom(base)
 	x.lastOwn = item.State{
 		GUID: box.Status.GUID, UIDValidity: box.Status.UIDValidity, LastCommonUID: base.LastCommonUID,
 		LastCommonModSeq: base.Local.HighestModSeq, Messages: base.Local.Messages, UIDNext: base.Local.UIDNext, HighestModSeq: base.Local.HighestModSeq,

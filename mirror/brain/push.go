@@ -229,7 +229,7 @@ func (p *push) gather(ctx context.Context, box mail.Mailbox) (ok bool, err error
 	if err := b.prepare(ctx); err != nil || b.own.NoBase {
 		return false, err
 	}
-	b.hasBase, b.commonKnown, b.base = true, true, base
+	b.startFrom(base)
 	attrs, err := mb.Attributes(ctx, base.Local.HighestModSeq)
 	return len(attrs) == 0, err
 }

@@ -186,7 +186,11 @@ func TestOfflineQueuesAndCatchesUp(t *testing.T) {
 	m.link.Join()
 	// It reconnects by itself.
 	m.Eventually("the queue arrives", 60*time.Second, func() error {
-		if n := m.b.Read(t).Copies().Len(); n != want.Len() {
+		there, err := m.b.Look()
+		if err != nil {
+			return err
+		}
+		if n := there.Copies().Len(); n != want.Len() {
 			return fmt.Errorf("%d mails at the remote, %d are to come", n, want.Len())
 		}
 		return nil

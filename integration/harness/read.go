@@ -48,25 +48,36 @@ type Contents struct {
 // Read reads the whole Maildir from its files. It takes no locks: nobody may change it meanwhile.
 func (m Maildir) Read(tb testing.TB) Contents {
 	tb.Helper()
-	c := Contents{Mailboxes: map[string]*Mailbox{}}
-	for name, dir := range m.mailboxDirs(tb) {
-		box, err := m.readMailbox(dir)
-		if err != nil {
-			tb.Fatalf("mailbox %s: %v", name, err)
-		}
-		c.Mailboxes[name] = box
+	c, err := m.Look()
+	if err != nil {
+		tb.Fatal(err)
 	}
-	c.Subscriptions = m.readSubscriptions(tb)
 	return c
 }
 
-func (m Maildir) mailboxDirs(tb testing.TB) map[string]string {
-	tb.Helper()
+// Look is Read while others may still change the Maildir: then a mail can have another name by the time it is opened,
+// which is an error.
+func (m Maildir) Look() (Contents, error) {
+	c := Contents{Mailboxes: map[string]*Mailbox{}}
+	dirs, err := m.mailboxDirs()
+	if err != nil {
+		return c, err
+	}
+	for name, dir := range dirs {
+		if c.Mailboxes[name], err = m.readMailbox(dir); err != nil {
+			return c, fmt.Errorf("mailbox %s: %w", name, err)
+		}
+	}
+	c.Subscriptions, err = m.readSubscriptions()
+	return c, err
+}
+
+func (m Maildir) mailboxDirs() (map[string]string, error) {
 	dirs := map[string]string{"INBOX": m.Path}
 	if !m.FS {
 		entries, err := os.ReadDir(m.Path)
 		if err != nil {
-			tb.Fatal(err)
+			return nil, err
 		}
 		for _, e := range entries {
 			name, ok := strings.CutPrefix(e.Name(), ".")
@@ -78,7 +89,7 @@ func (m Maildir) mailboxDirs(tb testing.TB) map[string]string {
 				dirs[joinDecoded(strings.Split(name, "."))] = filepath.Join(m.Path, e.Name())
 			}
 		}
-		return dirs
+		return dirs, nil
 	}
 	err := filepath.WalkDir(m.Path, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.IsDir() || path == m.Path {
@@ -93,10 +104,7 @@ func (m Maildir) mailboxDirs(tb testing.TB) map[string]string {
 		}
 		return nil
 	})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return dirs
+	return dirs, err
 }
 
 func joinDecoded(parts []string) string {
@@ -298,14 +306,13 @@ func readKeywords(path string) (map[byte]string, error) {
 	return names, nil
 }
 
-func (m Maildir) readSubscriptions(tb testing.TB) []string {
-	tb.Helper()
+func (m Maildir) readSubscriptions() ([]string, error) {
 	text, err := os.ReadFile(filepath.Join(m.Path, "subscriptions"))
 	if os.IsNotExist(err) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		tb.Fatal(err)
+		return nil, err
 	}
 	separator := "."
 	if m.FS {
@@ -320,5 +327,5 @@ func (m Maildir) readSubscriptions(tb testing.TB) []string {
 		names = append(names, joinDecoded(strings.Split(strings.TrimSuffix(line, "\n"), separator)))
 	}
 	slices.Sort(names)
-	return names
+	return names, nil
 }

@@ -122,6 +122,24 @@ func TestPlans(t *testing.T) {
 			want: "B:7=r7/c0",
 		},
 		{
+			name:    "a mail that got new UIDs there in two rounds that broke off, and was expunged, goes here",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|s 4 B 1 - - 0`}, remote: side{next: 8, changes: `e 3 B|e 6 B|e 7 B`},
+			want: "x4",
+		},
+		{
+			name:    "and is not got from there",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|e 3 B|e 6 B|e 7 B`}, remote: side{next: 5, changes: `s 4 B 1 - - 0`},
+			want: "",
+		},
+		{
+			name:    "but one that was expunged here too, and is here again, stays",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 6, changes: `s 1 A 1 - - 0|e 4 B|s 5 B 1 - - 0`}, remote: side{next: 8, changes: `e 3 B|e 6 B|e 7 B`},
+			want: "5>8",
+		},
+		{
 			name:    "a mail that a broken off round saved here and that was expunged there goes, whatever its UID is",
 			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
 			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B`},

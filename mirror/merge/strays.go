@@ -1,7 +1,6 @@
 package merge
 
 import (
-	"maps"
 	"slices"
 
 	"dsyncfs/mirror/item"
@@ -15,18 +14,34 @@ import (
 // A mail is one if its side has it once more than the other, and that other one's log has an expunge of its GUID of which
 // this side's log knows nothing. Both sides see both lists and both logs, and so find the same.
 //
-// A log with two expunges of one GUID is that of a side which gave the mail its UID of the end before it went. A stray would
-// have that UID and need not be looked for: a mail with another one was put back by a user, and is the last that there is.
+// A log with two expunges of one GUID is that of a side which gave the mail a new UID before it went, perhaps the one of the
+// end. A mail with a UID above the last of these can have been put back by a user who knew of them all. One below it was there
+// before, if its side has not expunged it, too.
 type strays struct {
 	p     *Planner
-	told  map[mail.GUID128]int  // expunges that the peer logged, whatever this side knows of them
-	above mail.UID              // the last UID of the last common state, from which on the logs tell of what came later
-	gone  map[mail.GUID128]int  // expunges that the peer logged and this side did not
-	both  map[mail.UID]struct{} // UIDs of logged expunges here that the peer has a record of
+	above mail.UID                  // the last UID of the last common state, from which on the logs tell of what came later
+	there map[mail.GUID128]expunges // what the peer logged
+	both  map[mail.UID]struct{}     // UIDs of logged expunges here that the peer has a record of
 
 	// What is in neither column as the other side's log has its UID for expunged: mails here, negative: at the peer. If that was a
 	// change of the UID, the other side has the mail under another one.
 	passed map[mail.GUID128]int
+}
+
+// expunges are what a log tells of one GUID.
+type expunges struct {
+	logged int
+	last   mail.UID
+	alone  int // of these, the other side logged so many not
+}
+
+func (e expunges) and(uid mail.UID, known bool) expunges {
+	e.logged++
+	e.last = max(e.last, uid)
+	if !known {
+		e.alone++
+	}
+	return e
 }
 
 // newStrays returns nil where nothing is to be found: who does not want every mail does not see all of the other's, and the
@@ -37,7 +52,7 @@ func newStrays(p *Planner, above mail.UID) *strays {
 	if p.o.Mode != TwoWay || p.o.ShortGUIDs || !p.o.Filter.Empty() {
 		return nil
 	}
-	return &strays{p: p, above: above, told: make(map[mail.GUID128]int), gone: make(map[mail.GUID128]int), both: make(map[mail.UID]struct{}), passed: make(map[mail.GUID128]int)}
+	return &strays{p: p, above: above, there: make(map[mail.GUID128]expunges), both: make(map[mail.UID]struct{}), passed: make(map[mail.GUID128]int)}
 }
 
 // counts reports whether an expunge is one after the last common state.
@@ -45,22 +60,16 @@ func (s *strays) counts(uid mail.UID, guid mail.GUID128, at, since mail.ModSeq) 
 	return uid > s.above && !guid.IsZero() && (since == 0 || at > since)
 }
 
-// theyTold takes note of any expunge in the peer's log.
-func (s *strays) theyTold(c *item.Change) {
+// theyExpunged takes note of an expunge in the peer's log, which this side's log knows or not.
+func (s *strays) theyExpunged(c *item.Change, known bool) {
 	if s != nil && s.counts(c.UID, c.GUID128, c.ModSeq, s.p.o.RemoteSince) {
-		s.told[c.GUID128]++
+		s.there[c.GUID128] = s.there[c.GUID128].and(c.UID, known)
 	}
 }
 
 func (s *strays) bothKnow(uid mail.UID) {
 	if s != nil {
 		s.both[uid] = struct{}{}
-	}
-}
-
-func (s *strays) theyExpunged(c *item.Change) {
-	if s != nil && s.counts(c.UID, c.GUID128, c.ModSeq, s.p.o.RemoteSince) {
-		s.gone[c.GUID128]++
 	}
 }
 
@@ -75,9 +84,8 @@ func (s *strays) remove() error {
 	if s == nil {
 		return nil
 	}
-	maps.DeleteFunc(s.gone, func(guid mail.GUID128, _ int) bool { return s.told[guid] > 1 })
-	goneHere, err := s.goneHere()
-	if err != nil || len(s.gone)+len(goneHere) == 0 {
+	here, err := s.loggedHere()
+	if err != nil || len(s.there)+len(here) == 0 {
 		return err
 	}
 	p := s.p
@@ -93,48 +101,48 @@ func (s *strays) remove() error {
 	}
 	p.locals = slices.DeleteFunc(p.locals, func(h fresher) bool {
 		guid := p.groups[h.group]
-		stray := takeStray(s.gone, guid, &surplus[h.group], 1)
+		stray := takeStray(s.there, here, &h, guid, &surplus[h.group], 1)
 		if stray {
 			p.plan.Expunges = append(p.plan.Expunges, Expunge{UID: h.uid, GUID: guid, Witnessed: true, Logged: p.marksOf(&h).Logged})
 		}
 		return stray
 	})
 	p.remotes = slices.DeleteFunc(p.remotes, func(h fresher) bool {
-		return takeStray(goneHere, p.groups[h.group], &surplus[h.group], -1)
+		return takeStray(here, s.there, &h, p.groups[h.group], &surplus[h.group], -1)
 	})
 	return nil
 }
 
-// takeStray reports whether the next mail of a GUID, in the column of that sign, is a stray, and counts it.
-func takeStray(gone map[mail.GUID128]int, guid mail.GUID, surplus *int, sign int) bool {
-	if *surplus*sign <= 0 {
-		return false
-	}
+// takeStray reports whether the next mail of a GUID, in the column of that sign, is a stray, and counts it: gone are the
+// expunges of the other side, own those of its own.
+func takeStray(gone, own map[mail.GUID128]expunges, h *fresher, guid mail.GUID, surplus *int, sign int) bool {
 	key := guid.Hash128()
-	if gone[key] == 0 {
+	e := gone[key]
+	if *surplus*sign <= 0 || e.alone == 0 {
 		return false
 	}
-	gone[key]--
+	if e.logged > 1 && (h.uid > e.last || own[key].alone > 0) {
+		return false
+	}
+	e.alone--
+	gone[key] = e
 	*surplus -= sign
 	return true
 }
 
-// goneHere returns the expunges that this side logged after the last common state, once each, and the peer's log does not know.
-func (s *strays) goneHere() (map[mail.GUID128]int, error) {
-	out, all := make(map[mail.GUID128]int), make(map[mail.GUID128]int)
+// loggedHere returns the expunges that this side logged after the last common state.
+func (s *strays) loggedHere() (map[mail.GUID128]expunges, error) {
+	out := make(map[mail.GUID128]expunges)
 	log := &s.p.log
 	for l, err := log.seek(s.above); l != nil || err != nil; l, err = log.peek() {
 		if err != nil {
 			return nil, err
 		}
 		if l.Expunged && s.counts(l.UID, l.GUID128, l.ModSeq, s.p.o.LocalSince) {
-			all[l.GUID128]++
-			if _, known := s.both[l.UID]; !known {
-				out[l.GUID128]++
-			}
+			_, known := s.both[l.UID]
+			out[l.GUID128] = out[l.GUID128].and(l.UID, known)
 		}
 		log.advance()
 	}
-	maps.DeleteFunc(out, func(guid mail.GUID128, _ int) bool { return all[guid] > 1 })
 	return out, nil
 }

@@ -23,9 +23,6 @@ func (r *union) record(c *item.Change) error {
 	if err := r.alone(c.UID - 1); err != nil {
 		return err
 	}
-	if c.Type == item.ChangeExpunge {
-		r.strays.theyTold(c)
-	}
 	m, err := r.local.at(c.UID)
 	if err != nil {
 		return err
@@ -34,6 +31,7 @@ func (r *union) record(c *item.Change) error {
 		defer r.local.advance()
 		if r.same(m, c) {
 			if c.Type == item.ChangeExpunge {
+				r.strays.theyExpunged(c, true)
 				r.strays.passOver(m.GUID, 1)
 				return r.expungeLogged(m)
 			}
@@ -52,9 +50,7 @@ func (r *union) record(c *item.Change) error {
 	case err != nil:
 		return err
 	case c.Type == item.ChangeExpunge:
-		if !expunged {
-			r.strays.theyExpunged(c)
-		}
+		r.strays.theyExpunged(c, expunged)
 		return nil
 	case expunged:
 		r.strays.passOver(c.GUID, -1)

@@ -39,6 +39,7 @@ type exchange struct {
 
 	// The receiver closes each of these when it got that far; the sender waits for them.
 	alignedNow, planned, asked, complete chan struct{}
+	attributesSent                       chan struct{} // closed by the sender when it is done with the attributes, if any
 	sentAll                              chan struct{} // closed by the sender when all bodies are out
 	incoming                             incoming
 	localAttributes                      map[attributeKey]store.Attribute
@@ -57,7 +58,7 @@ func (r *round) newExchange(mb store.Mailbox) *exchange {
 	return &exchange{
 		r: r, mb: mb,
 		alignedNow: make(chan struct{}), planned: make(chan struct{}), asked: make(chan struct{}), complete: make(chan struct{}),
-		sentAll: make(chan struct{}),
+		attributesSent: make(chan struct{}), sentAll: make(chan struct{}),
 	}
 }
 
@@ -203,6 +204,9 @@ func (x *exchange) send(ctx context.Context) error {
 		if err := x.sendAttributes(ctx); err != nil {
 			return err
 		}
+	}
+	close(x.attributesSent)
+	if exports {
 		if x.alignment == alignOwn && x.r.dir == twoWay {
 			if err := await(ctx, x.alignedNow); err != nil {
 				return err

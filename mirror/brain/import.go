@@ -173,6 +173,9 @@ func (x *exchange) align(ctx context.Context, records iter.Seq2[*item.Change, er
 		kept = append(kept, c)
 	}
 	x.alike.tell(kept)
+	if err := await(ctx, x.attributesSent); err != nil { // the sender reads the mailbox that is to be reopened
+		return nil, err
+	}
 	a, err := x.pair(ctx, kept)
 	if err != nil {
 		return nil, err

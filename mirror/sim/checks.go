@@ -46,6 +46,7 @@ type boxKey struct{ replica, guid string }
 // uidHistory is what was seen of a mailbox under one UIDVALIDITY.
 type uidHistory struct {
 	validity uint64
+	settled  bool // it has to stay: it was there after a sync that succeeded, or somebody was told
 	next     uint64
 	mails    map[uint64]int // UID to the root of the content
 }
@@ -167,7 +168,7 @@ func (c *checks) history(r *replica, b *boxView) error {
 	key := boxKey{r.name, b.guid}
 	h := c.uids[key]
 	if h == nil || h.validity != b.validity {
-		if h != nil && !c.excused[b.guid] {
+		if h != nil && h.settled && !c.excused[b.guid] {
 			return fmt.Errorf("UIDVALIDITY was %d and is %d", h.validity, b.validity)
 		}
 		h = &uidHistory{validity: b.validity, mails: make(map[uint64]int)}
@@ -177,7 +178,7 @@ func (c *checks) history(r *replica, b *boxView) error {
 		return fmt.Errorf("UIDNEXT was %d and is %d", h.next, b.next)
 	}
 	if r.clean {
-		h.next = b.next
+		h.next, h.settled = b.next, true
 	}
 	for _, row := range b.list {
 		f := b.file(row.base)
@@ -229,7 +230,7 @@ func (c *checks) shown(r *replica, b *boxView) {
 	if h == nil || h.validity != b.validity {
 		return // not looked at yet
 	}
-	h.next = max(h.next, b.next)
+	h.next, h.settled = max(h.next, b.next), true
 	for _, row := range b.list {
 		if f := b.file(row.base); f != nil {
 			h.mails[row.uid] = c.w.ledger.contents[f.content].root

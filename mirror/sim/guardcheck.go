@@ -18,8 +18,9 @@ type loss struct {
 	strange bool // none of its mails is in the mailbox that has its name
 }
 
-// losses counts, for each mailbox that a replica remembers, the mails of which there is neither a file anywhere nor a witness.
-// Like the store it knows a mail by the part of its name before the first comma.
+// losses counts, for each mailbox that a replica remembers, by the name that it remembers, the mails of which there is neither a
+// file anywhere nor a witness. Like the store it knows a mail by the part of its name before the first comma, and goes by the
+// name that a mailbox has now: one that was renamed to Trash may be emptied.
 func losses(r *replica) (map[mail.Name]loss, error) {
 	a, err := readAccount(r.disk, r.layout)
 	if err != nil {
@@ -40,11 +41,15 @@ func losses(r *replica) (map[mail.Name]loss, error) {
 			if err != nil {
 				return err
 			}
-			b := a.box(rec.Name)
-			l := loss{Loss: guard.Loss{Mailbox: rec.Name, Known: int(rec.Status.Messages), Gone: b == nil}, strange: true}
+			b := a.boxOf(rec)
+			name := rec.Name
+			if b != nil {
+				name = b.name
+			}
+			l := loss{Loss: guard.Loss{Mailbox: name, Known: int(rec.Status.Messages), Gone: b == nil}, strange: true}
 			for m := range tx.Messages(rec.Status.GUID, 0) {
 				f, _ := mail.ParseFileName(m.File[len("cur/"):])
-				if !there[unique(f.Base)] && !r.saw(rec.Name, f.Base) && !r.saw(rec.Name, "") {
+				if !there[unique(f.Base)] && !r.saw(name, f.Base) && !r.saw(name, "") {
 					l.Missing++
 				}
 				l.strange = l.strange && (b == nil || b.file(f.Base) == nil)
@@ -80,9 +85,9 @@ func unique(base string) string {
 // vanished returns a mailbox for which the guard has to stop the next sync of a replica, "" if there is none.
 func vanished(r *replica) (mail.Name, error) {
 	all, err := losses(r)
-	for name, l := range all {
-		if l.Known >= 10 && l.Missing == l.Known && !guard.Disposable(name) {
-			return name, err
+	for _, l := range all {
+		if l.Known >= 10 && l.Missing == l.Known && !guard.Disposable(l.Mailbox) {
+			return l.Mailbox, err
 		}
 	}
 	return "", err
@@ -97,7 +102,7 @@ func justified(r *replica, stopped *guard.Error) error {
 	}
 	var own []loss
 	for _, s := range stopped.Stops {
-		l, known := all[s.Mailbox]
+		l, known := meant(all, s)
 		if !known || l.Missing == 0 {
 			return nil
 		}
@@ -111,6 +116,18 @@ func justified(r *replica, stopped *guard.Error) error {
 		return fmt.Errorf("%s: the guard stopped a sync without need: %v", r.name, stopped)
 	}
 	return nil
+}
+
+// meant returns the loss of which a guard speaks. A mailbox that is gone had the name that is remembered of it; another one may
+// have that now.
+func meant(all map[mail.Name]loss, s guard.Stop) (loss, bool) {
+	for _, l := range all {
+		if !s.Gone && l.Mailbox == s.Mailbox {
+			return l, true
+		}
+	}
+	l, known := all[s.Mailbox]
+	return l, known
 }
 
 // tooMany is promise 7 in the words of docs/guarantees.md, without the code of the guard: whether losses without a witness are to

@@ -407,6 +407,29 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":16392085263934445156,"Type":"c","Fault":{"Second":true,"What":"crash","At":5,"Loss":2,"Seed":18121111998178429845}}
 		{"Op":"live","Side":0,"Seed":15287925536554492682,"Users":17,"Fault":{"What":"crash","At":8,"Loss":2,"Seed":5175322622170680343}}
 		{"Op":"keyword","Side":1,"Seed":1500931611950544872}`,
+	"a check did not know that a mailbox had been renamed to Trash": `
+		++ ++
+		{"Op":"live","Side":0,"Seed":3443497788094581187,"Users":7}
+		{"Op":"deliver","Side":0,"Seed":12924187759368035336}
+		{"Op":"live","Side":0,"Seed":7605427027194844000,"Reversed":true,"Users":29}
+		{"Op":"keyword","Side":1,"Seed":11446603959038649306}
+		{"Op":"create","Side":0,"Seed":17755388777661121177}
+		{"Op":"live","Side":0,"Seed":10121333512216144989,"Reversed":true,"Users":27,"Fault":{"Second":true,"What":"late","At":13,"Seed":7364788639022968164}}
+		{"Op":"rename","Side":1,"Seed":3072822841600603554}
+		{"Op":"empty","Side":1,"Seed":18173766451155519887}
+		{"Op":"sync","Side":1,"Seed":4577875588650927481,"Type":"s"}`,
+	"a check went by a UIDVALIDITY that a round had yet to make durable": `
+		++ fs
+		{"Op":"clock","Side":0,"Seed":12708859549492148295}
+		{"Op":"sync","Side":1,"Seed":16875152149521147575,"Type":"s","Fault":{"Second":true,"What":"eintr","At":38,"Seed":5604156385057614526}}
+		{"Op":"sync","Side":1,"Seed":7052933862566372491,"Type":"s","Fault":{"Second":true,"What":"crash","At":2,"Loss":1,"Seed":11558459462958861848}}`,
+	"a program that deleted a mailbox stopped halfway because of an fsync": `
+		++ ++
+		{"Op":"sync","Side":1,"Seed":9042727064891650871,"Type":"s"}
+		{"Op":"create","Side":1,"Seed":17931515386490261736}
+		{"Op":"live","Side":0,"Seed":15019272839807681480,"Cut":122,"Users":22,"Fault":{"Second":true,"What":"eintr","At":1,"Seed":16042225229944441725}}
+		{"Op":"forget","Side":0,"Seed":1720371992062929293}
+		{"Op":"live","Side":0,"Seed":10733215641517098355,"Wire":true,"Cut":20,"Users":7,"Fault":{"What":"late","At":3,"Seed":11186859331199638847}}`,
 }
 
 func TestRegressions(t *testing.T) {

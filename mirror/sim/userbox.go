@@ -199,7 +199,10 @@ func (u *user) removeTree(path string) error {
 	if err := parent.RemoveDir(name); err != nil {
 		return err
 	}
-	return u.maybeSync(parent)
+	if err := u.maybeSync(parent); !errors.Is(err, errRefused) {
+		return err
+	}
+	return nil // who removes does not stop halfway because of an fsync: what is left of a mailbox would be without its uidlist
 }
 
 // recreate deletes a mailbox and makes another one of its name.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
 	"dsyncfs/mirror/store/maildir"
 	"dsyncfs/mirror/vfs"
 )
@@ -62,6 +63,21 @@ func (a *accountView) box(name mail.Name) *boxView {
 		}
 	}
 	return nil
+}
+
+// boxOf returns the mailbox of which a catalog has a record: the one of its GUID, under whatever name, else the one that has its
+// name; nil if there is neither.
+func (a *accountView) boxOf(rec store.MailboxRecord) *boxView {
+	named, guid := a.box(rec.Name), rec.Status.GUID.String()
+	if named != nil && named.guid == guid {
+		return named
+	}
+	for i := range a.boxes {
+		if a.boxes[i].guid == guid {
+			return &a.boxes[i]
+		}
+	}
+	return named
 }
 
 // has reports whether there is a mailbox of a GUID.

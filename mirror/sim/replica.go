@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -237,6 +238,9 @@ func yields(op vfs.Op) bool {
 	return false
 }
 
+// tempName is the end of a name that vfs.Replace makes of the process and of what it counts over the whole of that.
+var tempName = regexp.MustCompile(`\.\d+\.\d+\.tmp$`)
+
 // decideRead fails some reads, the same ones whoever comes first.
 func (r *replica) decideRead(op vfs.Op) error {
 	r.mu.Lock()
@@ -247,7 +251,7 @@ func (r *replica) decideRead(op vfs.Op) error {
 	if r.plan.Reads == 0 || op.Name == "close" {
 		return nil
 	}
-	key := op.Name + " " + op.Path
+	key := op.Name + " " + tempName.ReplaceAllString(op.Path, ".tmp")
 	r.reads[key]++
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%s %d %d", key, r.reads[key], r.plan.Seed)

@@ -187,13 +187,14 @@ func (x *exchange) contentHash(ctx context.Context, uid mail.UID) (mail.ContentH
 	return h, nil
 }
 
-// digest is the sum over the GUIDs of all messages, whatever their order.
+// digest is the sum over the GUIDs and sizes of all messages, whatever their order. The sizes are for a mail that was written in
+// the place of another one: who has lost his memory, or the uidlist, takes it for that by its name.
 func digest(mb store.Mailbox) (sum mail.ContentHash, err error) {
 	for m, err := range mb.Messages(0) {
 		if err != nil {
 			return sum, err
 		}
-		for i, b := range sha256.Sum256([]byte(m.GUID)) {
+		for i, b := range sha256.Sum256(fmt.Appendf(nil, "%s %d", m.GUID, m.Size)) {
 			sum[i] += b
 		}
 	}

@@ -118,7 +118,7 @@ type Mailbox struct {
 	// Ours.
 	NoBase bool             // the sender does not start from a common state with this peer: contents are to be matched
 	Since  mail.ModSeq      // the sender's modseq at the last common state that it knows, also with NoBase; 0: it knows none
-	Digest mail.ContentHash // over the GUIDs of all messages, with NoBase: equal digests make matching contents needless; zero: not sent
+	Digest mail.ContentHash // over the GUIDs and sizes of all messages, with NoBase: equal digests make matching contents needless; zero: not sent
 }
 
 // Attribute is one mailbox attribute (RFC 5464 metadata, Sieve scripts).

@@ -430,6 +430,27 @@ var regressions = map[string]string{
 		{"Op":"live","Side":0,"Seed":15019272839807681480,"Cut":122,"Users":22,"Fault":{"Second":true,"What":"eintr","At":1,"Seed":16042225229944441725}}
 		{"Op":"forget","Side":0,"Seed":1720371992062929293}
 		{"Op":"live","Side":0,"Seed":10733215641517098355,"Wire":true,"Cut":20,"Users":7,"Fault":{"What":"late","At":3,"Seed":11186859331199638847}}`,
+	"a mail that was edited had the GUID of its name again once index and uidlist were lost": `
+		++ ++ ++
+		{"Op":"deliver","Side":2,"Seed":1028743743840648379}
+		{"Op":"sync","Side":2,"Seed":6074762285770300924,"Type":"s"}
+		{"Op":"edit","Side":0,"Seed":10473552036768112498}
+		{"Op":"sync","Side":1,"Seed":3669220604989095265,"Type":"f"}
+		{"Op":"forget","Side":0,"Seed":1634843413962019859}
+		{"Op":"resetvalidity","Side":0,"Seed":14587574100216013803}`,
+	"a mail that was edited before UIDVALIDITY changed kept its GUID when the disk was full": `
+		++ fs
+		{"Op":"deliver","Side":0,"Seed":15610446685904029811}
+		{"Op":"deliver","Side":0,"Seed":3144913926900588872}
+		{"Op":"deliver","Side":1,"Seed":1644173032814585232}
+		{"Op":"keyword","Side":0,"Seed":11391552078739535330}
+		{"Op":"sync","Side":1,"Seed":15083252711286092812,"Type":"c"}
+		{"Op":"edit","Side":0,"Seed":13878239913276239029}
+		{"Op":"copy","Side":0,"Seed":1013848216924498265}
+		{"Op":"keyword","Side":0,"Seed":8399494510168960345}
+		{"Op":"expunge","Side":0,"Seed":11125427600507622388}
+		{"Op":"resetguid","Side":0,"Seed":16483703218109291775}
+		{"Op":"sync","Side":1,"Seed":17265209806476371073,"Type":"c","Reversed":true,"Fault":{"Second":true,"What":"full","At":5,"Seed":6609161682635503558}}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -81,7 +81,7 @@ func (b *boxScan) unlisted() ([]int32, error) {
 // identityOf returns what is known of a file that gets a UID.
 func (b *boxScan) identityOf(i int32) identity {
 	base := b.files.base(i)
-	if p, ok := b.r.pending[pendingKey(b.rec.Status.GUID, string(base))]; ok {
+	if p, _, ok := b.noteOf(base); ok {
 		return p.identity()
 	}
 	if id, ok := b.inherited[i]; ok && storableGUID(id.guid) {
@@ -211,13 +211,34 @@ func (b *boxScan) copyLines(w *uidlistWriter) error {
 // forgetPending drops the notes of a batch that was cut short, once the files that it made have their UIDs.
 func (b *boxScan) forgetPending(fresh []int32) error {
 	for _, i := range fresh {
-		key := pendingKey(b.rec.Status.GUID, string(b.files.base(i)))
-		if _, ok := b.r.pending[key]; !ok {
+		_, key, noted := b.noteOf(b.files.base(i))
+		if !noted {
 			continue
 		}
-		if err := b.r.w.add(func(tx store.CatalogTx) error { return tx.SetValue(bucketPending, key, nil) }); err != nil {
+		if err := b.dropNote(key); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// noteOf returns the note that was made of a file, and its key.
+func (b *boxScan) noteOf(base []byte) (note pendingMail, key string, noted bool) {
+	if len(b.r.pending) == 0 {
+		return note, "", false
+	}
+	key = pendingKey(b.rec.Status.GUID, string(base))
+	note, noted = b.r.pending[key]
+	return note, key, noted
+}
+
+func (b *boxScan) dropNote(key string) error {
+	return b.r.w.add(func(tx store.CatalogTx) error { return tx.SetValue(bucketPending, key, nil) })
+}
+
+// note makes a note of who a file is, for a refresh after this one if that does not get as far as to give it a UID.
+func (b *boxScan) note(i int32, guid mail.GUID) error {
+	key, note := pendingKey(b.rec.Status.GUID, string(b.files.base(i))), pendingMail{GUID: guid}
+	b.r.pending[key] = note
+	return b.r.w.add(func(tx store.CatalogTx) error { return putJSON(tx, bucketPending, key, note) })
 }

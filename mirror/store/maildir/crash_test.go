@@ -129,20 +129,51 @@ func inventory(t *testing.T, s *maildir.Store) map[mail.GUID]mail.Message {
 // refresh finds every mail once, under its GUID, and nothing that looks like a loss.
 func TestCrash(t *testing.T) {
 	for _, loss := range []vfs.Loss{vfs.LoseNothing, vfs.LoseTail, vfs.LoseAll} {
-		t.Run(fmt.Sprint(loss), func(t *testing.T) {
-			for stop, ended := int64(1), false; !ended && !t.Failed(); stop++ {
-				// In a bubble it takes no time until a lock that a crash left is stale.
-				synctest.Test(t, func(t *testing.T) { ended = crashAt(t, loss, stop) })
-				if ended && stop < 20 {
-					t.Errorf("only %d changes", stop)
-				}
+		t.Run(fmt.Sprint(loss), func(t *testing.T) { crashEverywhere(t, loss, func(*testing.T, *vfs.Mem) {}) })
+	}
+}
+
+// TestCrashBesideDovecot is TestCrash with a Dovecot that gives UIDs to what it finds before the next refresh.
+func TestCrashBesideDovecot(t *testing.T) { crashEverywhere(t, vfs.LoseNothing, listAll) }
+
+// listAll adds a line to the uidlist for each mail that has none, as a Dovecot does: it knows nothing but the names.
+func listAll(t *testing.T, fsys *vfs.Mem) {
+	t.Helper()
+	box, err := fsys.OpenDir(".work")
+	must(t, err)
+	defer box.Close()
+	list, err := vfs.ReadFile(box, "dovecot-uidlist", 1<<20)
+	must(t, err)
+	text, uid := string(list), 100
+	for _, sub := range []string{"new", "cur"} {
+		d, err := fsys.OpenDir(".work/" + sub)
+		must(t, err)
+		must(t, d.Names(func(name string, _ vfs.Type) error {
+			base, _, _ := strings.Cut(name, ":")
+			if !strings.Contains(text, ":"+base+"\n") {
+				text += fmt.Sprintf("%d :%s\n", uid, base)
+				uid++
 			}
-		})
+			return nil
+		}))
+		must(t, d.Close())
+	}
+	must(t, vfs.WriteFile(box, "dovecot-uidlist", 0o600, []byte(text)))
+}
+
+// crashEverywhere stops a round at each of its changes, and then lets another program act.
+func crashEverywhere(t *testing.T, loss vfs.Loss, then func(*testing.T, *vfs.Mem)) {
+	for stop, ended := int64(1), false; !ended && !t.Failed(); stop++ {
+		// In a bubble it takes no time until a lock that a crash left is stale.
+		synctest.Test(t, func(t *testing.T) { ended = crashAt(t, loss, stop, then) })
+		if ended && stop < 20 {
+			t.Errorf("only %d changes", stop)
+		}
 	}
 }
 
 // crashAt runs the round up to its stop-th change, and reports whether it came to its end before.
-func crashAt(t *testing.T, loss vfs.Loss, stop int64) (ended bool) {
+func crashAt(t *testing.T, loss vfs.Loss, stop int64, then func(*testing.T, *vfs.Mem)) (ended bool) {
 	t.Helper()
 	c := newCrashRun(t, filepath.Join(tempDir(t), "index"))
 	defer func() { must(t, c.cat.Close()) }()
@@ -169,6 +200,7 @@ func crashAt(t *testing.T, loss vfs.Loss, stop int64) (ended bool) {
 		must(t, err)
 		after = c.mem.Crash(loss, 0)
 	}
+	then(t, after)
 
 	s = c.open(t, after)
 	defer func() { must(t, s.Close()) }()

@@ -70,7 +70,12 @@ func (b *boxScan) listedOnly(row uidRecord) error {
 	if i < 0 {
 		return nil
 	}
-	id := b.identityAt(i, row, b.kin[i])
+	was := b.kin[i]
+	note, key, noted := b.noteOf(row.base)
+	if noted { // another program gave it its UID before we could
+		was = note.identity()
+	}
+	id := b.identityAt(i, row, was)
 	if !b.isNew && row.uid < b.rec.Status.UIDNext {
 		// Its expunge was seen and told to others, so it comes back as another message (as in Dovecot: "expunged message
 		// reappeared").
@@ -78,7 +83,10 @@ func (b *boxScan) listedOnly(row uidRecord) error {
 		return nil
 	}
 	b.listed = true
-	return b.add(i, row.uid, id, virtualOf(row))
+	if err := b.add(i, row.uid, id, virtualOf(row)); err != nil || !noted {
+		return err
+	}
+	return b.dropNote(key)
 }
 
 // renew lets a file have a new UID.

@@ -201,7 +201,11 @@ func (b *boxScan) dropMessages() error {
 			if err != nil {
 				return err
 			}
-			if !replaced && string(r.GUID) != baseOf(r.File) {
+			if replaced {
+				if err := b.note(i, b.inherited[i].guid); err != nil {
+					return err
+				}
+			} else if string(r.GUID) != baseOf(r.File) {
 				b.kin[i] = identityIn(r)
 			}
 		}

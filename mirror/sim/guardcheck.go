@@ -35,6 +35,10 @@ func losses(r *replica) (map[mail.Name]loss, error) {
 	if held, err := hasHeld(r); held || err != nil {
 		return nil, err
 	}
+	deleted, err := mailboxLog(r)
+	if err != nil {
+		return nil, err
+	}
 	out := make(map[mail.Name]loss)
 	return out, r.cat.View(func(tx store.CatalogTx) error {
 		for rec, err := range tx.Mailboxes() {
@@ -46,10 +50,12 @@ func losses(r *replica) (map[mail.Name]loss, error) {
 			if b != nil {
 				name = b.name
 			}
+			guid := rec.Status.GUID
+			witnessed := b == nil && strings.Contains(deleted, "\x01\x00\x00\x00"+string(guid[:])) || r.saw(name, "")
 			l := loss{Loss: guard.Loss{Mailbox: name, Known: int(rec.Status.Messages), Gone: b == nil}, strange: true}
 			for m := range tx.Messages(rec.Status.GUID, 0) {
 				f, _ := mail.ParseFileName(m.File[len("cur/"):])
-				if !there[unique(f.Base)] && !r.saw(name, f.Base) && !r.saw(name, "") {
+				if !there[unique(f.Base)] && !witnessed && !r.saw(name, f.Base) {
 					l.Missing++
 				}
 				l.strange = l.strange && (b == nil || b.file(f.Base) == nil)
@@ -75,6 +81,21 @@ func hasHeld(r *replica) (held bool, err error) {
 		return nil
 	})
 	return held, err
+}
+
+// mailboxLog returns dovecot.mailbox.log, in which also the store notes what it deletes for the other side, before it forgets
+// the mailbox: records of 24 bytes, a type in four (1: deleted), the GUID, and the time.
+func mailboxLog(r *replica) (string, error) {
+	root, err := r.disk.OpenDir("")
+	if err != nil {
+		return "", err
+	}
+	defer root.Close()
+	log, err := vfs.ReadFile(root, "dovecot.mailbox.log", maxFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return string(log), err
 }
 
 func unique(base string) string {

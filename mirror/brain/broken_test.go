@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"dsyncfs/mirror/brain"
 	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/mail"
+	"dsyncfs/mirror/store"
 )
 
 // breaking is an end of a conversation that breaks when so many items went through it, either way.
@@ -141,4 +143,67 @@ func TestAnExpungeFromBeforeABrokenFirstRoundIsNotForgotten(t *testing.T) {
 			t.Errorf("broken at item %d: %v", n, got)
 		}
 	}
+}
+
+// A mail that another side gave a new UID, and of which there is a copy in another mailbox to take the bytes from, comes together
+// with the expunge of the old one, wherever the round breaks.
+func TestAMailWithANewUIDIsNeverThereTwice(t *testing.T) {
+	for n, broke := int64(1), true; broke && !t.Failed(); n++ {
+		c := newClock()
+		a, b := pair(t, c)
+		must(t, a.account.CreateMailbox("Aside"))
+		must(t, a.account.CreateMailbox("Copies"))
+		base, err := a.account.Deliver("INBOX", []byte("copied"), c.tick())
+		must(t, err)
+		refreshed(t, a, func(s store.Store) { alsoIn(t, s, "INBOX", "Copies") })
+		quiet(t, a, b, inProcess)
+		must(t, a.account.Move("INBOX", base, "Aside"))
+		refreshed(t, a, func(store.Store) {})
+		must(t, a.account.Move("Aside", base, "INBOX"))
+		_, err = a.account.Deliver("INBOX", []byte("new"), c.tick())
+		must(t, err)
+		var left atomic.Int64
+		left.Store(n)
+		_, err, serr := syncOnce(a, b, func() (brain.Peer, brain.Peer, error) {
+			m, s := brain.Pipe()
+			return breaking{m, &left}, s, nil
+		}, twoWay())
+		broke = err != nil || serr != nil
+		if got := bodies(t, b); got[`"copied"`] != 2 {
+			t.Errorf("broken at item %d: %v", n, got)
+		}
+		quiet(t, a, b, inProcess)
+	}
+}
+
+// refreshed does something to the store of a side after it took notice of what users did.
+func refreshed(t *testing.T, s side, do func(store.Store)) {
+	t.Helper()
+	st := s.account.Open()
+	_, err := st.Refresh(t.Context(), store.RefreshOptions{})
+	must(t, err)
+	do(st)
+	must(t, st.Close())
+}
+
+// alsoIn puts the only mail of a mailbox into another one, too, with its GUID.
+func alsoIn(t *testing.T, s store.Store, from, to mail.Name) {
+	t.Helper()
+	boxes, _, err := s.Tree(t.Context())
+	must(t, err)
+	open := func(name mail.Name) store.Mailbox {
+		i := slices.IndexFunc(boxes, func(b mail.Mailbox) bool { return b.Name == name })
+		mb, err := s.Open(t.Context(), boxes[i].Status.GUID)
+		must(t, err)
+		return mb
+	}
+	source, target := open(from), open(to)
+	for m, err := range source.Messages(0) {
+		must(t, err)
+		_, err = target.Apply(t.Context(), store.Batch{Adds: []store.Add{{
+			Message: mail.Message{UID: 1, GUID: m.GUID, Received: m.Received}, From: store.Location{Mailbox: source.Status().GUID, UID: m.UID},
+		}}})
+		must(t, err)
+	}
+	must(t, errors.Join(source.Close(), target.Close()))
 }

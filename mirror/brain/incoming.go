@@ -46,6 +46,7 @@ type incoming struct {
 type add struct {
 	plan     *merge.Add
 	instance int32 // of plan.Instances
+	renews   bool  // the plan expunges a mail of this GUID
 	origin   source
 	have     uint64 // bytes of the body came ahead
 	staged   store.Staged
@@ -92,9 +93,13 @@ func (in *incoming) begin(x *exchange, p merge.Plan) error {
 		}
 	}
 	in.waiting = make(map[mail.GUID]int32)
+	goes := make(map[mail.GUID]bool)
+	for _, e := range p.Expunges {
+		goes[e.GUID] = true
+	}
 	for i := range p.Adds {
 		for k := range p.Adds[i].Instances {
-			in.adds = append(in.adds, add{plan: &p.Adds[i], instance: int32(k), origin: duplicate})
+			in.adds = append(in.adds, add{plan: &p.Adds[i], instance: int32(k), renews: goes[p.Adds[i].GUID], origin: duplicate})
 		}
 	}
 	sortAdds(in.adds)
@@ -234,15 +239,21 @@ func (in *incoming) receive(ctx context.Context, it *item.Mail) error {
 }
 
 // advance finds how many adds from the next one on can be applied. A duplicate has to wait until its first instance is
-// committed, so it ends the batch. A copy of an own message may be its new UID: it has to come together with the expunge of
-// the old one, which is in rest, or a round that breaks off in between leaves the mail twice, as if someone wanted that.
+// committed, so it ends the batch. A copy of an own message may be its new UID, and so may any mail that goes under another one,
+// wherever its bytes come from: it has to come together with the expunge of the old one, which is in rest, or a round that breaks
+// off in between leaves the mail twice, as if someone wanted that.
 func (in *incoming) advance() {
 	for in.ready = max(in.ready, in.next); in.ready < len(in.adds); in.ready++ {
 		a := &in.adds[in.ready]
-		if a.origin == fromPeer || a.origin == duplicate && !in.firstCommitted(a) || !in.finishing && (in.plan.Restart || a.uid() > in.lowest || a.origin == copied && a.from.Mailbox == in.x.own.GUID) {
+		if a.origin == fromPeer || a.origin == duplicate && !in.firstCommitted(a) || !in.finishing && in.waitsForRest(a) {
 			return
 		}
 	}
+}
+
+// waitsForRest reports whether an add must not be committed before the rest is.
+func (in *incoming) waitsForRest(a *add) bool {
+	return in.plan.Restart || a.renews || a.uid() > in.lowest || a.origin == copied && a.from.Mailbox == in.x.own.GUID
 }
 
 func (in *incoming) firstCommitted(a *add) bool {

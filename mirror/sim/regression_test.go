@@ -451,6 +451,34 @@ var regressions = map[string]string{
 		{"Op":"expunge","Side":0,"Seed":11125427600507622388}
 		{"Op":"resetguid","Side":0,"Seed":16483703218109291775}
 		{"Op":"sync","Side":1,"Seed":17265209806476371073,"Type":"c","Reversed":true,"Fault":{"Second":true,"What":"full","At":5,"Seed":6609161682635503558}}`,
+	"a check did not know that a deletion that had failed has a witness": `
+		fs ++
+		{"Op":"deliver","Side":1,"Seed":8637439505427433452}
+		{"Op":"create","Side":0,"Seed":11990066161849111323}
+		{"Op":"deliver","Side":1,"Seed":11003010665150043911}
+		{"Op":"deliver","Side":1,"Seed":1309819059597891805}
+		{"Op":"sync","Side":1,"Seed":8972072348757067544,"Type":"s","Fault":{"Second":true,"What":"late","At":33,"Seed":198911937517347971}}
+		{"Op":"create","Side":0,"Seed":1410541964475023652}
+		{"Op":"subscribe","Side":1,"Seed":11451455006427876806}
+		{"Op":"sync","Side":1,"Seed":16500864951352606190,"Type":"s","Users":5}
+		{"Op":"deliver","Side":1,"Seed":7615804691910125066}
+		{"Op":"expunge","Side":1,"Seed":8652994200974663046}
+		{"Op":"sync","Side":1,"Seed":17725032586804326383,"Type":"f","Users":4,"Restore":true}
+		{"Op":"resetvalidity","Side":0,"Seed":12159795853639208588}
+		{"Op":"delete","Side":1,"Seed":15090620408591842971}
+		{"Op":"sync","Side":1,"Seed":18180250998592832653,"Type":"s","Fault":{"What":"eintr","At":31,"Seed":14920183629550149895}}
+		{"Op":"sync","Side":1,"Seed":10871247556533590996,"Type":"c","Reversed":true}`,
+	"the guard counted mails that had moved into a mailbox that waited for it": `
+		++ fs
+		{"Op":"create","Side":0,"Seed":16193923377521607259}
+		{"Op":"burst","Side":0,"Seed":1882311144936390769}
+		{"Op":"copy","Side":0,"Seed":5110055608589347053}
+		{"Op":"sync","Side":1,"Seed":10771032639910467206,"Type":"s","Reversed":true}
+		{"Op":"resetvalidity","Side":0,"Seed":6338854492771353951}
+		{"Op":"expunge","Side":0,"Seed":8097109578863297072}
+		{"Op":"copy","Side":0,"Seed":15036371109695882718}
+		{"Op":"recreate","Side":0,"Seed":598140876264146705}
+		{"Op":"sync","Side":1,"Seed":13755251308781622481,"Type":"s"}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -203,12 +203,9 @@ func (r *refresh) findElsewhere(ctx context.Context, keys map[uint64]bool) error
 	return r.findInDoubt(ctx, keys)
 }
 
-// findInDoubt is findElsewhere for directories that the catalog does not have yet.
+// findInDoubt is findElsewhere for directories that have yet to be scanned: the catalog does not have what came into them.
 func (r *refresh) findInDoubt(ctx context.Context, keys map[uint64]bool) error {
 	for _, l := range r.late {
-		if !l.replaced {
-			continue
-		}
 		files, err := r.list(ctx, l.dir)
 		if err != nil {
 			return err

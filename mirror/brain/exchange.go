@@ -75,7 +75,7 @@ func (x *exchange) prepare(ctx context.Context) error {
 	knows, base := x.plausible(), x.r.bases[x.own.GUID]
 	x.own.NoBase = !knows || x.r.h.Type != item.SyncState || x.r.stock == nil && onlyMet(base)
 	if knows && x.r.ours() {
-		x.own.Since = base.Local.HighestModSeq
+		x.own.Since, x.own.Tried = base.Local.HighestModSeq, base.Tried
 	}
 	if x.r.stock != nil {
 		return x.usableGUIDs(ctx)
@@ -134,6 +134,7 @@ func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	err := both(ctx, x.send, x.receive)
 	x.noteUnsent()
 	if err != nil {
+		x.noteTry()
 		x.incoming.salvage(context.WithoutCancel(ctx))
 		return err
 	}
@@ -292,6 +293,22 @@ func (x *exchange) meet(ctx context.Context) error {
 	}})
 }
 
+// noteTry saves when the first exchange since the last common state began that did not end as planned: what the own log has
+// from before, the other side got nothing of. Where an earlier one is known to one side only, or may have left mails that this one
+// found, nothing is said, nor after a push, which does not tell what the receiver knows of that.
+func (x *exchange) noteTry() {
+	saved, guid := x.r.bases, x.own.GUID
+	if x.r.ownBases != nil {
+		saved = x.r.ownBases
+	}
+	base, known := saved[guid]
+	if !known || !x.commonKnown || x.theirs == nil || onlyMet(base) || x.own.Tried+x.theirs.Tried != 0 || x.incoming.plan.Strays || x.r.h.DryRun || x.r.h.Verify {
+		return
+	}
+	base.Tried = x.own.HighestModSeq
+	x.r.newBases[guid] = base
+}
+
 // onlyMet reports whether a last common state is one of meet. The mailboxes of any other had a UIDNEXT.
 func onlyMet(s store.State) bool { return s.Local.UIDNext == 0 && s.LastCommonUID == 0 }
 
@@ -343,6 +360,7 @@ func (x *exchange) settle(theirs *item.State) error {
 	}
 	if theirs.ChangesDuringSync || x.incoming.desync {
 		if (x.commonKnown || x.met) && x.r.stock == nil && !x.incoming.resync && theirs.UIDValidity != 0 {
+			x.noteTry()
 			return nil // the old state still holds
 		}
 		x.r.doubt(x.own.GUID)

@@ -128,6 +128,7 @@ func (x *exchange) planOptions() merge.Options {
 		o.Absence, o.Tie, o.Aligned = merge.Keep, merge.PreferRemote, merge.Local
 	case r.ours():
 		o.Absence, o.Tie = merge.Keep, merge.Union
+		o.LocalTried, o.RemoteTried = x.own.Tried, x.theirs.Tried
 		if x.commonKnown && !x.hasBase {
 			o.LogsKnown, o.LocalSince, o.RemoteSince = true, x.own.Since, x.theirs.Since
 		}

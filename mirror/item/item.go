@@ -118,6 +118,7 @@ type Mailbox struct {
 	// Ours.
 	NoBase bool             // the sender does not start from a common state with this peer: contents are to be matched
 	Since  mail.ModSeq      // the sender's modseq at the last common state that it knows, also with NoBase; 0: it knows none
+	Tried  mail.ModSeq      // likewise at the start of the first exchange after it that did not end as planned; 0: it knows of none
 	Digest mail.ContentHash // over the GUIDs and sizes of all messages, with NoBase: equal digests make matching contents needless; zero: not sent
 }
 

@@ -73,6 +73,10 @@ type Options struct {
 	LogsKnown               bool
 	LocalSince, RemoteSince mail.ModSeq
 
+	// LocalTried and RemoteTried: a mail that a round which broke off left was expunged at the other side after that round had
+	// begun, and the logs say so above these modseqs. 0: not known. Only for Keep.
+	LocalTried, RemoteTried mail.ModSeq
+
 	// Aligned names the side that took over the other's UIDVALIDITY in this round by [Align]. Its UIDNEXT is no obstacle to
 	// the other's UIDs then.
 	Aligned Side

@@ -152,6 +152,24 @@ func TestPlans(t *testing.T) {
 			want: "",
 		},
 		{
+			name:    "but one that was expunged there before a round broke off was put here by a user",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep, RemoteTried: 5},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B 5`},
+			want: "",
+		},
+		{
+			name:    "and is got from there",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep, LocalTried: 5},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|e 4 B 5`}, remote: side{next: 8, changes: `s 7 B 1 - - 0`},
+			want: "B:7=r7/c0",
+		},
+		{
+			name:    "one that was expunged there since then goes",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep, RemoteTried: 5},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B 6`},
+			want: "x7",
+		},
+		{
 			name:    "one that was expunged on both sides and is here again is new",
 			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
 			local:   side{next: 8, changes: `s 1 A 1 - - 0|e 4 B|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B`},

@@ -55,14 +55,15 @@ func newStrays(p *Planner, above mail.UID) *strays {
 	return &strays{p: p, above: above, there: make(map[mail.GUID128]expunges), both: make(map[mail.UID]struct{}), passed: make(map[mail.GUID128]int)}
 }
 
-// counts reports whether an expunge is one after the last common state.
-func (s *strays) counts(uid mail.UID, guid mail.GUID128, at, since mail.ModSeq) bool {
-	return uid > s.above && !guid.IsZero() && (since == 0 || at > since)
+// counts reports whether an expunge is one after the last common state and after a round had begun that could leave the mail.
+func (s *strays) counts(uid mail.UID, guid mail.GUID128, at, since, tried mail.ModSeq) bool {
+	after := max(since, tried)
+	return uid > s.above && !guid.IsZero() && (after == 0 || at > after)
 }
 
 // theyExpunged takes note of an expunge in the peer's log, which this side's log knows or not.
 func (s *strays) theyExpunged(c *item.Change, known bool) {
-	if s != nil && s.counts(c.UID, c.GUID128, c.ModSeq, s.p.o.RemoteSince) {
+	if s != nil && s.counts(c.UID, c.GUID128, c.ModSeq, s.p.o.RemoteSince, s.p.o.RemoteTried) {
 		s.there[c.GUID128] = s.there[c.GUID128].and(c.UID, known)
 	}
 }
@@ -101,21 +102,21 @@ func (s *strays) remove() error {
 	}
 	p.locals = slices.DeleteFunc(p.locals, func(h fresher) bool {
 		guid := p.groups[h.group]
-		stray := takeStray(s.there, here, &h, guid, &surplus[h.group], 1)
+		stray := s.take(s.there, here, &h, guid, &surplus[h.group], 1)
 		if stray {
 			p.plan.Expunges = append(p.plan.Expunges, Expunge{UID: h.uid, GUID: guid, Witnessed: true, Logged: p.marksOf(&h).Logged})
 		}
 		return stray
 	})
 	p.remotes = slices.DeleteFunc(p.remotes, func(h fresher) bool {
-		return takeStray(here, s.there, &h, p.groups[h.group], &surplus[h.group], -1)
+		return s.take(here, s.there, &h, p.groups[h.group], &surplus[h.group], -1)
 	})
 	return nil
 }
 
-// takeStray reports whether the next mail of a GUID, in the column of that sign, is a stray, and counts it: gone are the
+// take reports whether the next mail of a GUID, in the column of that sign, is a stray, and counts it: gone are the
 // expunges of the other side, own those of its own.
-func takeStray(gone, own map[mail.GUID128]expunges, h *fresher, guid mail.GUID, surplus *int, sign int) bool {
+func (s *strays) take(gone, own map[mail.GUID128]expunges, h *fresher, guid mail.GUID, surplus *int, sign int) bool {
 	key := guid.Hash128()
 	e := gone[key]
 	if *surplus*sign <= 0 || e.alone == 0 {
@@ -124,6 +125,7 @@ func takeStray(gone, own map[mail.GUID128]expunges, h *fresher, guid mail.GUID, 
 	if e.logged > 1 && (h.uid > e.last || own[key].alone > 0) {
 		return false
 	}
+	s.p.plan.Strays = true
 	e.alone--
 	gone[key] = e
 	*surplus -= sign
@@ -138,7 +140,7 @@ func (s *strays) loggedHere() (map[mail.GUID128]expunges, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.Expunged && s.counts(l.UID, l.GUID128, l.ModSeq, s.p.o.LocalSince) {
+		if l.Expunged && s.counts(l.UID, l.GUID128, l.ModSeq, s.p.o.LocalSince, s.p.o.LocalTried) {
 			_, known := s.both[l.UID]
 			out[l.GUID128] = out[l.GUID128].and(l.UID, known)
 		}

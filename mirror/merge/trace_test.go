@@ -99,14 +99,13 @@ func parseChanges(t *testing.T, s string) []*item.Change {
 			if f[2] != "?" {
 				c.GUID128 = mail.GUID(f[2]).Hash128()
 			}
+			if len(f) > 3 {
+				c.ModSeq = parseModSeq(t, f[3])
+			}
 			continue
 		}
 		c.GUID = mail.GUID(f[2])
-		modSeq, err := strconv.Atoi(f[3])
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.ModSeq = mail.ModSeq(modSeq)
+		c.ModSeq = parseModSeq(t, f[3])
 		for i, to := range []*mail.Flags{&c.Add, &c.Remove, &c.Final} {
 			bits, _ := strconv.ParseUint(strings.TrimPrefix(f[4+i], "-"), 16, 8)
 			*to = mail.Flags(bits)
@@ -118,6 +117,15 @@ func parseChanges(t *testing.T, s string) []*item.Change {
 	return out
 }
 
+func parseModSeq(t *testing.T, s string) mail.ModSeq {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mail.ModSeq(n)
+}
+
 // box makes the mailbox that the changes of a side describe.
 func (s side) box(t *testing.T, name string) *box {
 	b := newBox(name)
@@ -126,7 +134,7 @@ func (s side) box(t *testing.T, name string) *box {
 	for _, c := range all {
 		m := merge.MarksOf(c)
 		if c.Type == item.ChangeExpunge {
-			b.log = append(b.log, logEntry{1, false, merge.Logged{UID: c.UID, Expunged: true, GUID128: c.GUID128}})
+			b.log = append(b.log, logEntry{1, false, merge.Logged{UID: c.UID, Expunged: true, GUID128: c.GUID128, ModSeq: c.ModSeq}})
 			continue
 		}
 		b.insert(mail.Message{UID: c.UID, GUID: c.GUID, Flags: m.Flags, Keywords: m.Keywords, ModSeq: c.ModSeq}, "body of "+string(c.GUID))

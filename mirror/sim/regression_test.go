@@ -479,6 +479,30 @@ var regressions = map[string]string{
 		{"Op":"copy","Side":0,"Seed":15036371109695882718}
 		{"Op":"recreate","Side":0,"Seed":598140876264146705}
 		{"Op":"sync","Side":1,"Seed":13755251308781622481,"Type":"s"}`,
+	"a mail that a user moved back during a round was taken for one that the round had left": `
+		++ ++ ++
+		{"Op":"deliver","Side":2,"Seed":10696283473783289655}
+		{"Op":"copy","Side":2,"Seed":11817985782363286762}
+		{"Op":"sync","Side":2,"Seed":8057049480042872864,"Type":"f","Reversed":true,"Restore":true}
+		{"Op":"create","Side":0,"Seed":1925200400244837293}
+		{"Op":"live","Side":0,"Seed":14362445865660559061,"Wire":true,"Users":3}
+		{"Op":"sync","Side":2,"Seed":701789175293415592,"Type":"f","Reversed":true}
+		{"Op":"burst","Side":1,"Seed":12082836075626102603}
+		{"Op":"sync","Side":1,"Seed":10614140301981856631,"Type":"s","Restore":true}
+		{"Op":"move","Side":0,"Seed":14815702593746973955}
+		{"Op":"sync","Side":1,"Seed":1757586068377560988,"Type":"s","Users":3,"Restore":true}
+		{"Op":"move","Side":2,"Seed":13850552662940012219}
+		{"Op":"burst","Side":0,"Seed":11274163017762739213}
+		{"Op":"sync","Side":2,"Seed":10961363299419669233,"Type":"s","Users":6}`,
+	"a new mailbox that lost its uidlist became two with the one that was renamed elsewhere": `
+		++ ++ ++
+		{"Op":"create","Side":0,"Seed":2383991026433903211}
+		{"Op":"sync","Side":1,"Seed":13654716717343503816,"Type":"f","Reversed":true}
+		{"Op":"sync","Side":2,"Seed":1319988226276173900,"Type":"s"}
+		{"Op":"deliver","Side":0,"Seed":5864279704257575850}
+		{"Op":"sync","Side":2,"Seed":17790676014961842058,"Type":"c","Reversed":true}
+		{"Op":"loselist","Side":1,"Seed":10898280028326499735}
+		{"Op":"rename","Side":2,"Seed":12757739290002025474}`,
 }
 
 func TestRegressions(t *testing.T) {

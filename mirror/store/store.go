@@ -131,6 +131,7 @@ type State struct {
 	LastCommonUID mail.UID
 	Local, Remote Numbers
 	RemoteEpoch   uint64
+	Tried         mail.ModSeq `json:",omitzero"` // the own modseq at the start of the first exchange since then that did not end as planned; 0: none is known
 }
 
 // Numbers are the parts of a mailbox's status that tell whether it changed.

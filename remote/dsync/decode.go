@@ -248,6 +248,7 @@ func (d *fields) mailbox(features Features) *item.Mailbox {
 		HaveOnlyGUID128:  d.has(bOnlyGUID128),
 		NoBase:           d.has(bNoBase),
 		Since:            d.modSeq(bSince),
+		Tried:            d.modSeq(bTried),
 	}
 	d.hexBytes(bDigest, it.Digest[:])
 	if it.GUID.IsZero() {

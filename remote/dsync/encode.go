@@ -237,6 +237,7 @@ func (r *record) encodeMailbox(b *item.Mailbox) {
 	r.setFlag(bOnlyGUID128, b.HaveOnlyGUID128)
 	r.setFlag(bNoBase, b.NoBase)
 	r.setNumber(bSince, uint64(b.Since))
+	r.setNumber(bTried, uint64(b.Tried))
 	if !b.Digest.IsZero() {
 		r.setBytesHex(bDigest, b.Digest[:])
 	}

@@ -99,7 +99,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			HighestPvtModSeq: modSeqs.Draw(t, "pvt"), Lost: b.Draw(t, "lost"), Ignore: b.Draw(t, "ignore"),
 			CacheFields: anyText.Draw(t, "cache"), HaveGUIDs: b.Draw(t, "guids"), HaveSaveGUIDs: b.Draw(t, "save"),
 			HaveOnlyGUID128: b.Draw(t, "only"), NoBase: b.Draw(t, "nobase"), Since: modSeqs.Draw(t, "since"),
-			Digest: mail.ContentHash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest")),
+			Tried: modSeqs.Draw(t, "tried"), Digest: mail.ContentHash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest")),
 		}
 		box.GUID[0] |= 1
 		if box.Lost {
@@ -289,7 +289,7 @@ func clearOurs(it item.Item) {
 	case *item.Node:
 		it.Messages, it.HighestModSeq, it.NoState = 0, 0, false
 	case *item.Mailbox:
-		it.NoBase, it.Since, it.Digest = false, 0, mail.ContentHash{}
+		it.NoBase, it.Since, it.Tried, it.Digest = false, 0, 0, mail.ContentHash{}
 	case *item.Change:
 		it.Content, it.POP3, it.Size = mail.ContentHash{}, "", 0
 	case *item.Finish:

@@ -199,6 +199,7 @@ const (
 	bOnlyGUID128
 	bNoBase
 	bSince
+	bTried
 	bDigest
 )
 
@@ -218,6 +219,7 @@ var mailboxKind = &kind{letter: 'B', name: "mailbox", limit: lineLimit, fields: 
 	bOnlyGUID128: {name: "have_only_guid128"},
 	bNoBase:      {name: "dsyncfs_no_base", ours: true},
 	bSince:       {name: "dsyncfs_since", ours: true},
+	bTried:       {name: "dsyncfs_tried", ours: true},
 	bDigest:      {name: "dsyncfs_digest", ours: true},
 }}
 

@@ -34,7 +34,11 @@ func (s *Store) Create(ctx context.Context, name mail.Name, guid mail.MailboxGUI
 	if err := s.makeMailbox(ctx, dir, head); err != nil {
 		return fmt.Errorf("create %s: %w", describe(name), gone(err))
 	}
-	rec := store.MailboxRecord{Name: name, LogStart: 1, Signature: signature{dirty: true}.encode()}
+	sig, err := s.signatureOfNew(dir)
+	if err != nil {
+		return fmt.Errorf("create %s: %w", describe(name), gone(err))
+	}
+	rec := store.MailboxRecord{Name: name, LogStart: 1, Signature: sig.encode()}
 	rec.Status = mail.Status{GUID: guid, UIDValidity: validity, UIDNext: 1, FirstRecent: 1, HighestModSeq: 1}
 	return s.cat.Update(func(tx store.CatalogTx) error {
 		for _, d := range []mail.Deletion{{Kind: mail.DeletedMailbox, ID: mail.GUID128(guid)}, {Kind: mail.DeletedDirectory, ID: s.nameHash(name)}} {
@@ -50,6 +54,19 @@ func (s *Store) Create(ctx context.Context, name mail.Name, guid mail.MailboxGUI
 		}
 		return tx.PutMailbox(rec)
 	})
+}
+
+// signatureOfNew is that of a mailbox that was just made, to be looked at by the next refresh. By the directory it is known again
+// should its uidlist get lost before that.
+func (s *Store) signatureOfNew(dir string) (signature, error) {
+	d, err := s.fs.OpenDir(dir)
+	if err != nil {
+		return signature{}, err
+	}
+	defer d.Close()
+	sig, err := takeSignature(d)
+	sig.dirty = true
+	return sig, err
 }
 
 func (s *Store) nameHash(name mail.Name) mail.GUID128 { return name.NameHash(s.o.Layout.separator()) }

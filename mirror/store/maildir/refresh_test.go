@@ -95,6 +95,18 @@ func TestLostUIDListIsMadeAgain(t *testing.T) {
 	}
 }
 
+func TestNewMailboxThatLosesItsUIDListIsKnownAgain(t *testing.T) {
+	a, s := withWork(t)
+	must(t, s.Create(t.Context(), "new", mail.MailboxGUID{2}, 2000))
+	must(t, os.Remove(filepath.Join(a.dir(t, "new"), "dovecot-uidlist")))
+	refresh(t, s, noLoss(t))
+	box := openBox(t, s, "new")
+	defer box.Close()
+	if st := box.Status(); st.GUID != (mail.MailboxGUID{2}) || st.UIDValidity != 2000 {
+		t.Errorf("%+v", st)
+	}
+}
+
 func TestCorruptUIDListChangesNothing(t *testing.T) {
 	a, s := withWork(t)
 	good := a.list(t, work)

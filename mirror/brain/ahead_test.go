@@ -68,6 +68,7 @@ func ahead(t *testing.T, f func(t *testing.T, k *kept, w *watched, a, b side)) {
 		var w watched
 		k := keep(t, a, b, aheadLink(&w))
 		f(t, k, &w, a, b)
+		synctest.Wait() // the slave has written down what came of the last push, too
 		if ca, cb := contents(t, a), contents(t, b); ca != cb {
 			t.Errorf("sides differ:\n%s\n%s", ca, cb)
 		}

@@ -123,6 +123,7 @@ func inBubble(t *testing.T, l link, f func(t *testing.T, k *kept, a, b side)) {
 		must(t, a.account.CreateMailbox("Work"))
 		k := keep(t, a, b, l)
 		f(t, k, a, b)
+		synctest.Wait() // the slave has written down what came of the last push, too
 		if ca, cb := contents(t, a), contents(t, b); ca != cb {
 			t.Errorf("sides differ:\n%s\n%s", ca, cb)
 		}
@@ -354,6 +355,7 @@ func pushHistory(t *rapid.T) {
 			k.round()
 		}
 	}
+	synctest.Wait() // the slave has written down what came of the last push, too
 	h.check(t)
 }
 

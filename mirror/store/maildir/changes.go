@@ -117,15 +117,22 @@ func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (was string, 
 		if dir == nil {
 			return errGone
 		}
+		held := a.s.heldName(a.rec.Status.GUID, r.UID)
+		err := dir.Link(name, tmp, held)
+		if notExist(err) {
+			return err
+		}
+		linked := err == nil // a file system without links keeps none
+		// Looked at last, as near to the unlink as can be: what is written in its place in between goes.
 		if same, err := a.isStill(r, dir, name); err != nil || !same {
+			if linked {
+				err = errors.Join(err, ignoreGone(tmp.Remove(held)))
+			}
 			return cmp.Or(err, errGone)
 		}
-		held := a.s.heldName(a.rec.Status.GUID, r.UID)
-		if err := dir.Link(name, tmp, held); err == nil {
+		if linked {
 			a.s.held.add(r.Message, held)
-		} else if notExist(err) {
-			return err
-		} // a file system without links keeps none
+		}
 		dir, name = a.m.ns.of(file)
 		a.touched(file)
 		was = file

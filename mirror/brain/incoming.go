@@ -12,8 +12,8 @@ import (
 	"dsyncfs/mirror/store"
 )
 
-// A batch is committed when it has this many messages or bytes: durability is paid per batch, and what a lost connection
-// has to repeat is bounded.
+// A batch is committed when it has this many messages or bytes, or began in an earlier second: durability is paid per batch,
+// what a lost connection has to repeat is bounded, and who watches the mailbox sees what came over a slow link.
 const (
 	batchMails = 1000
 	batchBytes = 64 << 20
@@ -28,6 +28,7 @@ type incoming struct {
 	next      int
 	ready     int   // adds[next:ready] can be applied
 	bytes     int64 // staged and not applied
+	began     int64 // when the first of these came, in seconds; 0: none did
 	waiting   map[mail.GUID]int32
 	rest      store.Batch // everything of the plan that is no add
 	lowest    mail.UID    // of the new UIDs in rest; adds above it are committed with it or after it
@@ -232,10 +233,19 @@ func (in *incoming) receive(ctx context.Context, it *item.Mail) error {
 	if p := in.x.r.Progress; p != nil {
 		p.Mails(1, size)
 	}
-	if in.advance(); in.ready-in.next >= batchMails || in.bytes >= batchBytes {
+	if in.advance(); in.full() {
 		return in.commit(ctx)
 	}
 	return nil
+}
+
+// full reports whether it is time to commit what is ready.
+func (in *incoming) full() bool {
+	now := in.x.r.Now()
+	if in.began == 0 {
+		in.began = now
+	}
+	return in.ready-in.next >= batchMails || in.bytes >= batchBytes || in.ready > in.next && now > in.began
 }
 
 // advance finds how many adds from the next one on can be applied. A duplicate has to wait until its first instance is
@@ -318,7 +328,7 @@ func (in *incoming) commit(ctx context.Context) error {
 	if last == in.next && emptyBatch(b) && in.restDone && last < len(in.adds) {
 		return fmt.Errorf("mailbox %s: UID %d waits for a message that never comes", in.x.mb.Name(), in.adds[last].uid())
 	}
-	in.next, in.bytes = last, 0
+	in.next, in.bytes, in.began = last, 0, 0
 	return in.apply(ctx, b)
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -401,6 +402,11 @@ func (r *round) announceMailboxes(ctx context.Context) error {
 		if box.Existence == mail.Exists && !box.Status.GUID.IsZero() && !r.settled(box) {
 			todo = append(todo, box)
 		}
+	}
+	if i := slices.IndexFunc(todo, func(b mail.Mailbox) bool { return b.Name == mail.Inbox }); i > 0 {
+		inbox := todo[i] // comes first: somebody may be waiting for it
+		copy(todo[1:], todo[:i])
+		todo[0] = inbox
 	}
 	r.boxesTotal = len(todo)
 	for _, box := range todo {

@@ -57,7 +57,8 @@ type fileSystem struct {
 	swept     sync.WaitGroup
 	closed    bool
 
-	promised   int // mails that are still to come; see promise.go
+	promised   int    // mails that are still to come; see promise.go
+	promises   uint64 // that were made
 	intentJobs []intentJob
 	intended   chan struct{} // closed when intentJobs have been carried out; nil: none are
 }

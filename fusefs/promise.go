@@ -35,12 +35,19 @@ type Promised struct {
 // the mount.
 type Source interface {
 	// Fetch returns a file with the whole content of a promised mail, for reading, that becomes the caller's. It gives up in
-	// bounded time, and at once if the remote is away. It logs why; the program gets EIO.
-	Fetch(ctx context.Context, base string, size int64) (*os.File, error)
+	// bounded time, and at once if the remote is away. It logs why; the program gets EIO. next returns the mails that are likely
+	// to be read next, so many at most; it may be called later, too.
+	Fetch(ctx context.Context, base string, size int64, next func(int) []Following) (*os.File, error)
 	// Intend keeps an intent, in place of an earlier one about that mail, so that it survives the end of this process.
 	Intend(Intent) error
 	// Settled says that an intent was carried out.
 	Settled(base string)
+}
+
+// Following is a promised mail that comes after another one in the listing.
+type Following struct {
+	Base string
+	Size int64
 }
 
 // Intent is what a program wants of a mail that is still to come. Names are like "cur/base:2,S".
@@ -199,9 +206,10 @@ func (f *fileSystem) enterPromise(p *promises, m Promised) {
 		p.was[id] = wanted.Was
 	}
 	n, dir := f.table.Get(id), f.table.Get(d.id).Attr()
+	f.promises++
 	at := max(0, min(m.Mtime, maxMtime)) * 1e9
 	n.SetAttr(inode.Attr{
-		Ino: inode.AliasNumber(dir.Ino, base), Size: m.Size, Blocks: uint32((m.Size + 511) / 512), Nlink: 1,
+		Ino: inode.PromiseNumber(f.promises), Size: m.Size, Blocks: uint32((m.Size + 511) / 512), Nlink: 1,
 		Atime: at, Mtime: at, Ctime: at, UID: dir.UID, GID: dir.GID, Mode: unix.S_IFREG | dir.Mode&0o666,
 	})
 	n.Flags |= inode.Promised
@@ -345,8 +353,25 @@ func (f *fileSystem) fetched(id inode.ID) (*descriptor, error) {
 	job = &fetch{done: make(chan struct{})}
 	p.fetches[id] = job
 	f.mu.Unlock()
-	file, err := p.source.Fetch(context.Background(), base, size)
+	next := func(most int) []Following { return f.following(id, most) }
+	file, err := p.source.Fetch(context.Background(), base, size, next)
 	return f.keepFetched(p, id, base, job, file, err)
+}
+
+// following returns the promised mails that come after one in its listing.
+func (f *fileSystem) following(id inode.ID, most int) (out []Following) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.table.Get(id)
+	if n == nil || f.dirs[n.Dir] == nil || f.dirs[n.Dir].names == nil {
+		return nil
+	}
+	for _, e := range f.table.Following(f.dirs[n.Dir].names, id, most) {
+		if n := f.table.Get(e.ID); n.Is(inode.Promised) {
+			out = append(out, Following{baseOf(e.Name), n.Attr().Size})
+		}
+	}
+	return out
 }
 
 func orStale(d *descriptor) (*descriptor, error) {

@@ -32,7 +32,7 @@ type source struct {
 	settled  []string
 }
 
-func (s *source) Fetch(ctx context.Context, base string, size int64) (*os.File, error) {
+func (s *source) Fetch(ctx context.Context, base string, size int64, next func(int) []fusefs.Following) (*os.File, error) {
 	s.mu.Lock()
 	s.fetches = append(s.fetches, base)
 	away, hold := s.away, s.hold

@@ -178,6 +178,15 @@ func (t *Table) After(d *Dir, pos uint32, limit int) []Entry {
 	return out
 }
 
+// Following returns up to limit entries that come after a node's first name, which is in d.
+func (t *Table) Following(d *Dir, id ID, limit int) []Entry {
+	n := t.Get(id)
+	if n == nil || n.Dir != d.id {
+		return nil
+	}
+	return t.After(d, n.pos, limit)
+}
+
 // At reports whether the node still stands at that position of d, and its name now.
 func (t *Table) At(d *Dir, e Entry) (string, bool) {
 	l, ok := t.link(e.ID, func(l Link) bool { return l.Dir == d.id && l.pos == e.Pos })

@@ -270,5 +270,9 @@ func AliasNumber(ino uint64, name string) uint64 {
 	for i := 0; i < len(name); i++ {
 		h = (h ^ uint64(name[i])) * 1099511628211
 	}
-	return h | 1<<63
+	return h&^(1<<62) | 1<<63
 }
+
+// PromiseNumber is the number that the nth promised mail shows. They ascend, because programs read the mails of a listing in the
+// order of their numbers, and what is likely to be read next is fetched ahead.
+func PromiseNumber(n uint64) uint64 { return 1<<63 | 1<<62 | n }

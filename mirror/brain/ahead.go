@@ -155,6 +155,19 @@ func (l *link) confirm(r *item.Receipt) {
 	if o := l.out; o != nil && o.guid == r.GUID && r.Got <= uint64(o.sent) {
 		o.confirmed = max(o.confirmed, int64(r.Got))
 	}
+	if l.receipts != nil {
+		l.receipts.note(r)
+	}
+}
+
+// hearReceipts lets receipts be about what is sent in a round, until done is called; see kept.go. l may be nil.
+func (l *link) hearReceipts(to *receipts, most int) (done func()) {
+	if l == nil {
+		return func() {}
+	}
+	to.expect(most)
+	l.receipts = to
+	return func() { l.receipts = nil }
 }
 
 // take writes a slice to the spool.

@@ -43,6 +43,9 @@ type exchange struct {
 	sentAll                              chan struct{} // closed by the sender when all bodies are out
 	incoming                             incoming
 	localAttributes                      map[attributeKey]store.Attribute
+
+	told     told
+	receipts receipts
 }
 
 // alignment says how two mailboxes without a common state get one identity per message.
@@ -237,7 +240,7 @@ func (x *exchange) send(ctx context.Context) error {
 		}
 	}
 	close(x.sentAll)
-	if err := await(ctx, x.complete); err != nil {
+	if err := x.awaitComplete(ctx); err != nil {
 		return err
 	}
 	return x.r.sendNow(&x.lastOwn)
@@ -259,6 +262,7 @@ func (x *exchange) receive(ctx context.Context) error {
 		if err := list(ctx, c, "requests", func(q *item.Request) error { x.requested.add(q); return nil }); err != nil {
 			return err
 		}
+		defer x.r.link.hearReceipts(&x.receipts, len(x.requested.uids))()
 	}
 	close(x.asked)
 	if x.r.dir.imports() {

@@ -287,7 +287,7 @@ func (x *exchange) sendMail(ctx context.Context, m mail.Message) error {
 	default:
 		it.Body = body
 		x.sent++
-		if n := x.requested.have[m.UID]; n > 0 && n <= uint64(body.Size()) {
+		if n := max(x.requested.have[m.UID], x.receipts.of(m.GUID)); n > 0 && n <= uint64(body.Size()) {
 			it.Offset = n
 			if it.Body, err = without(body, int64(n)); err != nil {
 				return errors.Join(err, body.Close())

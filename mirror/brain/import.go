@@ -310,7 +310,7 @@ func (x *exchange) receiveMails(ctx context.Context) error {
 		return nil
 	}
 	// The other side reads what is sent to it whatever this side does, so waiting for the own sender is safe here.
-	if err := await(ctx, x.sentAll); err != nil {
+	if err := x.r.c.awaitAside(ctx, x.sentAll); err != nil {
 		return err
 	}
 	return x.incoming.complete(ctx)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/mail"
@@ -186,7 +187,7 @@ func (in *incoming) findElsewhere(ctx context.Context) error {
 		a.origin, a.from = copied, where
 		delete(in.waiting, guid)
 	}
-	return nil
+	return in.takeKept(ctx)
 }
 
 // requests yields what to ask the peer for, by ascending UID of the message here.
@@ -212,7 +213,7 @@ func (in *incoming) receive(ctx context.Context, it *item.Mail) error {
 		in.noteDesync(fmt.Sprintf("message %q vanished on the other side", it.GUID))
 		return nil
 	}
-	whole, err := in.x.r.link.join(it)
+	whole, err := in.whole(it)
 	if err != nil {
 		return err
 	}
@@ -221,7 +222,7 @@ func (in *incoming) receive(ctx context.Context, it *item.Mail) error {
 	if err = errors.Join(err, it.Body.Close()); err != nil {
 		return fmt.Errorf("saving message %q: %w", it.GUID, err)
 	}
-	if it.Offset > 0 {
+	if in.x.r.link.have(it.GUID) > 0 {
 		if err := in.x.r.link.dropArriving(); err != nil {
 			return err
 		}
@@ -237,6 +238,15 @@ func (in *incoming) receive(ctx context.Context, it *item.Mail) error {
 		return in.commit(ctx)
 	}
 	return nil
+}
+
+// whole puts what is here of a body in front of what came of it.
+func (in *incoming) whole(it *item.Mail) (io.Reader, error) {
+	m, kept := in.x.told.take(it.GUID)
+	if kept && it.Offset > 0 && it.Offset == uint64(m.Size) {
+		return m.reader(), nil
+	}
+	return in.x.r.link.join(it)
 }
 
 // full reports whether it is time to commit what is ready.

@@ -35,7 +35,8 @@ type Options struct {
 
 	// Spool makes room for a large body that the other side sends ahead. Nil: large bodies come by rounds.
 	Spool func() (Spool, error)
-	Slice int // bytes of a body that are sent at once; larger bodies than some of these go ahead. 0: 64 KiB
+	Kept  Kept // what was read beside the rounds; nil: nothing
+	Slice int  // bytes of a body that are sent at once; larger bodies than some of these go ahead. 0: 64 KiB
 }
 
 // Progress is told how far a round is. Its methods may be called from two goroutines.

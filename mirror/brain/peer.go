@@ -96,6 +96,31 @@ func (c *conversation) recv(ctx context.Context) (item.Item, error) {
 	}
 }
 
+// awaitAside waits until done is closed and meanwhile takes items that are due anywhere. Any other is left for recv.
+func (c *conversation) awaitAside(ctx context.Context, done <-chan struct{}) error {
+	for c.aside != nil {
+		select {
+		case <-done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case got := <-c.next():
+			if got.err == nil {
+				if taken, err := c.aside(got.item); err != nil {
+					c.waiting = false
+					return err
+				} else if taken {
+					c.waiting = false
+					continue
+				}
+			}
+			c.items <- got // there is room, as nothing more was demanded
+			return await(ctx, done)
+		}
+	}
+	return await(ctx, done)
+}
+
 // takeAside takes an item that is due anywhere.
 func (c *conversation) takeAside(it item.Item) (taken bool, err error) {
 	if c.aside == nil {

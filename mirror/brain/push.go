@@ -56,6 +56,8 @@ type link struct {
 
 	out *outgoing // a body that goes ahead; nil: none
 	in  *arriving // one that comes ahead
+
+	receipts *receipts // of the exchange under way; nil: none are due
 }
 
 func newLink(o *Options, c *conversation, master bool) *link {

@@ -17,6 +17,7 @@ const maxPreview = 1 << 23
 type Viewer struct {
 	c     *conversation
 	epoch uint64
+	asked int // mails that were asked for and not taken
 }
 
 // NewViewer takes over the Peer.
@@ -126,18 +127,34 @@ func (v *Viewer) finished(ctx context.Context) error {
 
 // Body hands a mail to take. There is none if take is not called and the error is nil: it is not at the other side (any more).
 func (v *Viewer) Body(ctx context.Context, box mail.Name, guid mail.GUID, take func(io.Reader) error) error {
-	v.c.idle(false)
-	defer v.c.idle(true)
-	if err := errors.Join(v.c.send(&item.Request{GUID: guid, Mailbox: box}), v.c.flush()); err != nil {
+	if err := v.Ask(box, guid); err != nil {
 		return err
 	}
+	return v.Take(ctx, guid, take)
+}
+
+// Ask asks for a mail. Take is to be called for each, in the same order; the requests of all that were not taken have to fit into
+// what the connection holds.
+func (v *Viewer) Ask(box mail.Name, guid mail.GUID) error {
+	if v.asked++; v.asked == 1 {
+		v.c.idle(false)
+	}
+	return errors.Join(v.c.send(&item.Request{GUID: guid, Mailbox: box}), v.c.flush())
+}
+
+// Take hands the next mail that was asked for to take; see Body.
+func (v *Viewer) Take(ctx context.Context, guid mail.GUID, take func(io.Reader) error) error {
 	m, err := expect[*item.Mail](ctx, v.c, "a mail")
 	switch {
 	case err != nil:
 		return err
 	case m.GUID != guid:
 		return fmt.Errorf("%w: mail %q instead of %q", ErrProtocol, m.GUID, guid)
-	case m.Body == nil:
+	}
+	if v.asked--; v.asked == 0 {
+		defer v.c.idle(true)
+	}
+	if m.Body == nil {
 		return nil
 	}
 	return errors.Join(take(m.Body), m.Body.Close())

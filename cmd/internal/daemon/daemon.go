@@ -156,6 +156,9 @@ func newMounted(ctx context.Context, o Options, dir string, j *journal.Journal) 
 	if err := errors.Join(err, s.Close()); err != nil {
 		return nil, err
 	}
+	if m.fill != nil {
+		o.Pair.Options.Kept = m.fill.fetcher.kept
+	}
 	m.engine = mirror.NewEngine(o.Pair, o.Request, mirror.Timing{FullSync: o.Config.FullSyncInterval, Poll: o.Config.PollInterval}, j)
 	m.port = newPort(o, dir, j, m.engine, tree)
 	if m.fill != nil {

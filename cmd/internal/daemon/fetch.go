@@ -7,10 +7,10 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"dsyncfs/fusefs"
 	"dsyncfs/mirror/brain"
 	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/mail"
@@ -32,24 +32,55 @@ var (
 	errAway      = errors.New("the remote is away")
 )
 
-// fetcher brings single mails over a connection of its own, one after the other.
+// How much is fetched ahead of a program at most: twice as much each time that it read what had been, else aheadLeast mails again. Who
+// wants another mail waits for it.
+const (
+	aheadLeast = 2
+	aheadMails = 32
+	aheadBytes = 256 << 10
+)
+
+// fetcher brings single mails over a connection of its own. While a program has one mail, those that follow it in the listing
+// are on their way: readAhead asks for them and keeps them.
 type fetcher struct {
 	dial    func(context.Context) (*brain.Viewer, error)
 	dir     string // for what is fetched
 	offline func() bool
 	log     *slog.Logger
+	kept    *keptMails
 	life    context.Context // ends with close
 	end     context.CancelFunc
+	hints   chan hint     // for readAhead
+	ended   chan struct{} // closed when that has ended
 
 	turn   chan struct{} // guards what follows
 	viewer *brain.Viewer // nil: not connected
+	asked  []wanted      // of it, and not taken
 	down   time.Time     // when the remote was last found to be away
 	cause  error         // why
 }
 
+// wanted is a mail that is to be fetched.
+type wanted struct {
+	box  mail.Name
+	guid mail.GUID
+	size int64
+}
+
+// hint is where a program reads.
+type hint struct {
+	box  mail.Name
+	next func(int) []fusefs.Following
+	hit  bool // what it read had been fetched ahead
+}
+
 func newFetcher(o Options, dir string, offline func() bool) *fetcher {
-	f := &fetcher{dial: o.View, dir: dir, offline: offline, log: o.Logger, turn: make(chan struct{}, 1)}
+	f := &fetcher{
+		dial: o.View, dir: dir, offline: offline, log: o.Logger, kept: newKeptMails(dir),
+		hints: make(chan hint, 1), ended: make(chan struct{}), turn: make(chan struct{}, 1),
+	}
 	f.life, f.end = context.WithCancel(context.Background())
+	go f.readAhead()
 	return f
 }
 
@@ -63,8 +94,9 @@ func (f *fetcher) take(ctx context.Context) error {
 	}
 }
 
-// look connects and hands out what the remote has; see brain.Viewer.Look. The error is errNoPreview if it does not tell that.
-func (f *fetcher) look(ctx context.Context, tree func(peer string, nodes []*item.Node) error, mails func(mail.Status, []mail.Message) error) error {
+// look connects and hands out what the remote has; see brain.Viewer.Look. A Dovecot, which does not tell that, is left to stock.
+// The error is errNoPreview if nothing is to be had.
+func (f *fetcher) look(ctx context.Context, tree func(peer string, nodes []*item.Node) error, mails func(mail.Status, []mail.Message) error, stock func(*brain.Viewer) error) error {
 	if err := f.take(ctx); err != nil {
 		return err
 	}
@@ -79,7 +111,7 @@ func (f *fetcher) look(ctx context.Context, tree func(peer string, nodes []*item
 	stop := context.AfterFunc(ctx, v.Abort)
 	defer stop()
 	if v.Stock() {
-		return errors.Join(errNoPreview, v.Close())
+		return errors.Join(stock(v), v.Close())
 	}
 	err = v.Look(ctx, func(nodes []*item.Node) error { return tree(v.PeerName(), nodes) }, mails)
 	if err != nil {
@@ -90,51 +122,94 @@ func (f *fetcher) look(ctx context.Context, tree func(peer string, nodes []*item
 }
 
 // fetch returns a mail in a file without a name. The error has been logged.
-func (f *fetcher) fetch(ctx context.Context, box mail.Name, guid mail.GUID, size int64) (_ *os.File, err error) {
-	if err := f.take(ctx); err != nil {
+func (f *fetcher) fetch(ctx context.Context, w wanted, next func(int) []fusefs.Following) (*os.File, error) {
+	file, err := f.kept.open(w.box, w.guid, w.size)
+	hit := file != nil
+	if !hit && err == nil {
+		if err := f.take(ctx); err != nil {
+			return nil, err
+		}
+		if err = f.bring(ctx, w); err != nil {
+			f.complain(w, err)
+		}
+		<-f.turn
+		if err == nil {
+			file, err = f.kept.open(w.box, w.guid, w.size)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
-	defer func() { <-f.turn }()
-	file, err := f.fetchNow(ctx, box, guid, size)
-	if err != nil {
-		f.complain(box, guid, err)
+	if file == nil {
+		return nil, errors.New("what was fetched is gone again")
 	}
-	return file, err
+	select {
+	case f.hints <- hint{w.box, next, hit}:
+	default: // there is enough to do
+	}
+	return file, nil
 }
 
 // complain logs why a mail cannot be had, once for all that cannot be had for the same reason.
-func (f *fetcher) complain(box mail.Name, guid mail.GUID, err error) {
+func (f *fetcher) complain(w wanted, err error) {
 	level := slog.LevelDebug
 	if f.cause == nil || err.Error() != f.cause.Error() {
 		level = slog.LevelWarn
 	}
 	f.cause = err
-	f.log.Log(context.Background(), level, "a mail that is not here yet cannot be read", "mailbox", box, "mail", guid, "err", err)
+	f.log.Log(context.Background(), level, "a mail that is not here yet cannot be read", "mailbox", w.box, "mail", w.guid, "err", err)
 }
 
-func (f *fetcher) fetchNow(ctx context.Context, box mail.Name, guid mail.GUID, size int64) (_ *os.File, err error) {
+// bring sees to it that a mail is kept. The caller has the turn.
+func (f *fetcher) bring(ctx context.Context, w wanted) error {
+	if f.has(w) {
+		return nil // it was fetched ahead meanwhile
+	}
 	if err := f.connect(); err != nil {
-		return nil, err
+		return err
 	}
-	file, err := nameless(f.dir)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			file.Close()
+	if !slices.Contains(f.asked, w) {
+		if err := f.ask(w); err != nil {
+			return err
 		}
-	}()
+	}
+	for {
+		got, err := f.takeNext(ctx)
+		if got == w || f.viewer == nil {
+			return err
+		}
+	}
+}
+
+func (f *fetcher) has(w wanted) bool {
+	file, s := f.kept.find(w.box, w.guid)
+	return file != nil && s.size == w.size
+}
+
+// ask asks for a mail. The caller has the turn, and there is a connection.
+func (f *fetcher) ask(w wanted) error {
+	if err := f.viewer.Ask(w.box, w.guid); err != nil {
+		f.lose(err)
+		return err
+	}
+	f.asked = append(f.asked, w)
+	return nil
+}
+
+// takeNext keeps the next mail that was asked for. The connection is lost with an error that is about more than that mail. The
+// caller has the turn.
+func (f *fetcher) takeNext(ctx context.Context) (w wanted, err error) {
+	w, f.asked = f.asked[0], f.asked[1:]
 	v := f.viewer
 	stalled := make(chan struct{})
 	timer := time.AfterFunc(stallTime, func() { close(stalled); v.Abort() })
 	defer timer.Stop()
 	stop := context.AfterFunc(f.life, v.Abort)
 	defer stop()
-	got := int64(-1)
-	err = v.Body(ctx, box, guid, func(r io.Reader) (err error) {
-		got, err = io.Copy(file, io.LimitReader(&progressReader{r, timer}, size+1))
-		return err
+	there := false
+	err = v.Take(ctx, w.guid, func(r io.Reader) error {
+		there = true
+		return f.kept.add(w.box, w.guid, w.size, &progressReader{r, timer})
 	})
 	switch {
 	case err != nil:
@@ -144,14 +219,61 @@ func (f *fetcher) fetchNow(ctx context.Context, box mail.Name, guid mail.GUID, s
 		default:
 		}
 		f.lose(err)
-		return nil, err
-	case got < 0:
-		return nil, errors.New("the remote does not have it any more")
-	case got != size:
-		return nil, fmt.Errorf("the remote sent %d bytes, and had said that it has %d", got, size)
+		return w, err
+	case !there:
+		return w, errors.New("the remote does not have it any more")
 	}
 	f.cause = nil
-	return file, nil
+	return w, nil
+}
+
+// readAhead fetches what follows the mails that programs read, until the end of f.
+func (f *fetcher) readAhead() {
+	defer close(f.ended)
+	mails := aheadLeast
+	for {
+		select {
+		case <-f.life.Done():
+			return
+		case h := <-f.hints:
+			if mails = min(2*mails, aheadMails); !h.hit {
+				mails = aheadLeast
+			}
+			if err := f.take(f.life); err != nil {
+				return
+			}
+			if err := f.follow(h, mails); err != nil {
+				f.log.Debug("reading ahead", "mailbox", h.box, "err", err)
+			}
+			<-f.turn
+		}
+	}
+}
+
+// follow asks for so many mails after a place in a listing and keeps them. The caller has the turn.
+func (f *fetcher) follow(h hint, mails int) error {
+	if f.viewer == nil {
+		return nil // a program that wants something finds out why
+	}
+	bytes := int64(0)
+	for _, m := range h.next(mails) {
+		w := wanted{h.box, mail.GUID(m.Base), m.Size}
+		if bytes += w.size; bytes > aheadBytes {
+			break
+		}
+		if f.has(w) || slices.Contains(f.asked, w) {
+			continue
+		}
+		if err := f.ask(w); err != nil {
+			return err
+		}
+	}
+	for len(f.asked) > 0 {
+		if _, err := f.takeNext(f.life); err != nil && f.viewer == nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // progressReader postpones the end of patience with everything that comes.
@@ -183,6 +305,9 @@ func (f *fetcher) connect() error {
 	ctx, cancel := context.WithTimeout(f.life, redialTime)
 	defer cancel()
 	v, err := f.dial(ctx)
+	if err == nil && v.Stock() {
+		err = errors.Join(errNoPreview, v.Close())
+	}
 	if err == nil {
 		stop := context.AfterFunc(ctx, v.Abort)
 		if err = v.Meet(ctx); err != nil {
@@ -204,28 +329,18 @@ func (f *fetcher) lose(err error) {
 	if cerr := f.viewer.Close(); cerr != nil {
 		f.log.Debug("closing the connection for single mails", "err", cerr)
 	}
-	f.viewer = nil
+	f.viewer, f.asked = nil, nil
 	f.log.Debug("the connection for single mails is lost", "err", err)
 }
 
 // close ends the connection. Who waits for a mail gets an error.
 func (f *fetcher) close() {
 	f.end()
+	<-f.ended
 	f.turn <- struct{}{}
 	defer func() { <-f.turn }()
 	if f.viewer != nil {
 		f.lose(errors.New("not needed any more"))
 	}
-}
-
-// nameless makes a file that goes away with its last descriptor.
-func nameless(dir string) (*os.File, error) {
-	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_RDWR, 0o600)
-	if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EISDIR) {
-		return f, err
-	}
-	if f, err = os.CreateTemp(dir, "fetched-"); err != nil {
-		return nil, err
-	}
-	return f, os.Remove(f.Name())
+	f.kept.clear()
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dsyncfs/fusefs"
@@ -39,6 +40,7 @@ type fill struct {
 	intents *intents
 	again   bool          // an earlier mount began it
 	looked  chan struct{} // closed when everything is promised that will be
+	stock   atomic.Bool   // the remote is a Dovecot
 
 	mu    sync.Mutex
 	total int // mails promised, ever
@@ -67,11 +69,11 @@ func newFill(ctx context.Context, m *mounted, dir string) (*fill, error) {
 			return nil, fmt.Errorf("state directory: %w", err)
 		}
 	}
-	f := &fill{m: m, again: again, looked: make(chan struct{}), fetcher: newFetcher(m.o, dir, m.isOffline)}
-	if f.intents, err = openIntents(dir); err != nil {
+	intents, err := openIntents(dir)
+	if err != nil {
 		return nil, err
 	}
-	return f, nil
+	return &fill{m: m, again: again, looked: make(chan struct{}), fetcher: newFetcher(m.o, dir, m.isOffline), intents: intents}, nil
 }
 
 // takesAll reports whether a mirror has no direction and leaves nothing out.
@@ -130,7 +132,8 @@ func (f *fill) look(ctx context.Context) {
 				return f.promise(at, mails)
 			}
 			return nil
-		})
+		},
+		func(v *brain.Viewer) error { return f.newest(ctx, v) })
 	switch {
 	case errors.Is(err, errNoPreview):
 		f.m.o.Logger.Debug("mails appear when they come", "reason", err)
@@ -304,8 +307,8 @@ type source struct {
 	box     mail.Name
 }
 
-func (s *source) Fetch(ctx context.Context, base string, size int64) (*os.File, error) {
-	return s.fetch(ctx, s.box, mail.GUID(base), size)
+func (s *source) Fetch(ctx context.Context, base string, size int64, next func(int) []fusefs.Following) (*os.File, error) {
+	return s.fetch(ctx, wanted{s.box, mail.GUID(base), size}, next)
 }
 
 func (s *source) Intend(i fusefs.Intent) error { return s.intents.add(s.box, i) }
@@ -339,8 +342,8 @@ type Fill struct {
 
 // status is nil when everything is here. f may be nil.
 func (f *fill) status() *Fill {
-	if f == nil {
-		return nil
+	if f == nil || f.stock.Load() {
+		return nil // or a Dovecot's, of which nobody knows how many there are
 	}
 	if left := f.m.fuse.Promised(); left > 0 {
 		return &Fill{Mails: f.count(), ToCome: left}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
+	"time"
 
 	"dsyncfs/fusefs/inode"
 
@@ -347,6 +348,17 @@ func (f *fileSystem) fetchAttrs(fd *descriptor, entries []inode.Entry) {
 	}
 }
 
+// staleLock is the age of a lock whose owner died.
+const staleLock = 2 * time.Minute
+
+// isStaleLock reports whether the lock in a directory is one that stays until somebody removes it. Any other comes and goes: a
+// program that reads what is listed (notmuch does, and gives up) would not find it.
+func isStaleLock(dir int) bool {
+	var st unix.Stat_t
+	err := unix.Fstatat(dir, lockName, &st, statFlags)
+	return err == nil && time.Since(time.Unix(st.Mtim.Unix())) > staleLock
+}
+
 // listPlain adds the entries of a snapshot, which is taken when the reading starts.
 func (f *fileSystem) listPlain(d *directory, fd *descriptor, in *fuse.ReadIn, at int, add func(fuse.DirEntry) *fuse.EntryOut, plus bool) fuse.Status {
 	f.mu.Lock()
@@ -357,7 +369,12 @@ func (f *fileSystem) listPlain(d *directory, fd *descriptor, in *fuse.ReadIn, at
 	}
 	if in.Offset == 0 || !l.read {
 		l.entries, l.read = nil, true
-		if err := readNames(fd.fd, func(e dirent) { l.entries = append(l.entries, e) }); err != nil {
+		err := readNames(fd.fd, func(e dirent) {
+			if e.name != lockName || isStaleLock(fd.fd) {
+				l.entries = append(l.entries, e)
+			}
+		})
+		if err != nil {
 			return f.status("readdir", err)
 		}
 	}

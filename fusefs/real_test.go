@@ -454,3 +454,14 @@ func TestADeletedMailboxIsNotKeptOpen(t *testing.T) {
 	}
 	closed(t, before)
 }
+
+// A lock is found by who asks for it and not listed, unless its owner is long dead: whoever reads all that is listed would find that
+// it is gone.
+func TestALockIsNotListed(t *testing.T) {
+	m := mountMaildir(t, nil)
+	out := m.sh(t, `cd $M; touch dovecot-uidlist.lock dovecot-uidlist; test -e dovecot-uidlist.lock; ls -d dove*; ls | grep dove
+		touch -d '1 hour ago' dovecot-uidlist.lock; ls | grep dove`)
+	if want := "dovecot-uidlist\ndovecot-uidlist\ndovecot-uidlist\ndovecot-uidlist.lock\n"; out != want {
+		t.Errorf("listed: %q, want %q", out, want)
+	}
+}

@@ -129,14 +129,14 @@ func TestADovecotThatMakesNoSenseIsRefused(t *testing.T) {
 		is    error
 		taken int
 	}{
-		"all is well":        {[]item.Item{box, end, save, end, body("a"), end, &item.State{GUID: boxGUID}, &item.Finish{}}, nil, 1},
-		"it went away":       {[]item.Item{box, end, save, end, &item.Mail{GUID: "a"}, end, &item.State{GUID: boxGUID}, &item.Finish{}}, nil, 0},
-		"no such mailbox":    {[]item.Item{&item.Mailbox{Status: box.Status, Lost: true}, &item.Finish{}}, nil, 0},
-		"another mail":       {[]item.Item{box, end, save, end, body("b"), end}, brain.ErrProtocol, 0},
-		"a mail twice":       {[]item.Item{box, end, save, end, body("a"), body("a"), end}, brain.ErrProtocol, 1},
-		"a request":          {[]item.Item{box, end, save, end, &item.Request{UID: 1}}, brain.ErrProtocol, 0},
-		"it gives up":        {[]item.Item{box, end, save, &item.Done{}}, brain.ErrGaveUp, 0},
-		"an error at last":   {[]item.Item{box, end, end, end, &item.State{GUID: boxGUID}, &item.Finish{Error: "disk full"}}, brain.ErrPeer, 0},
+		"all is well":      {[]item.Item{box, end, save, end, body("a"), end, &item.State{GUID: boxGUID}, &item.Finish{}}, nil, 1},
+		"it went away":     {[]item.Item{box, end, save, end, &item.Mail{GUID: "a"}, end, &item.State{GUID: boxGUID}, &item.Finish{}}, nil, 0},
+		"no such mailbox":  {[]item.Item{&item.Mailbox{Status: box.Status, Lost: true}, &item.Finish{}}, nil, 0},
+		"another mail":     {[]item.Item{box, end, save, end, body("b"), end}, brain.ErrProtocol, 0},
+		"a mail twice":     {[]item.Item{box, end, save, end, body("a"), body("a"), end}, brain.ErrProtocol, 1},
+		"a request":        {[]item.Item{box, end, save, end, &item.Request{UID: 1}}, brain.ErrProtocol, 0},
+		"it gives up":      {[]item.Item{box, end, save, &item.Done{}}, brain.ErrGaveUp, 0},
+		"an error at last": {[]item.Item{box, end, end, end, &item.State{GUID: boxGUID}, &item.Finish{Error: "disk full"}}, brain.ErrPeer, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := say(t, slices.Concat(tree, c.items)...)

@@ -32,11 +32,8 @@ func losses(r *replica) (map[mail.Name]loss, error) {
 			there[unique(f.Base)] = true
 		}
 	}
-	if held, err := hasHeld(r); held || err != nil {
-		return nil, err
-	}
-	deleted, err := mailboxLog(r)
-	if err != nil {
+	held, deleted, err := witnesses(r)
+	if held || err != nil {
 		return nil, err
 	}
 	out := make(map[mail.Name]loss)
@@ -50,8 +47,7 @@ func losses(r *replica) (map[mail.Name]loss, error) {
 			if b != nil {
 				name = b.name
 			}
-			guid := rec.Status.GUID
-			witnessed := b == nil && strings.Contains(deleted, "\x01\x00\x00\x00"+string(guid[:])) || r.saw(name, "")
+			witnessed := b == nil && deleted(rec.Status.GUID) || r.saw(name, "")
 			l := loss{Loss: guard.Loss{Mailbox: name, Known: int(rec.Status.Messages), Gone: b == nil}, strange: true}
 			for m := range tx.Messages(rec.Status.GUID, 0) {
 				f, _ := mail.ParseFileName(m.File[len("cur/"):])
@@ -66,36 +62,40 @@ func losses(r *replica) (map[mail.Name]loss, error) {
 	})
 }
 
-// hasHeld reports whether a crash left mails that were expunged, as witnesses.
-func hasHeld(r *replica) (held bool, err error) {
+// witnesses finds what the store left of the expunges and deletions that it carried out for the other side, where a crash or a
+// failure kept it from recording them: in tmp/ (held is true if there are mails), and of mailboxes also in dovecot.mailbox.log,
+// in records of 24 bytes, a type in four (1: deleted), the GUID, and the time.
+func witnesses(r *replica) (held bool, deleted func(mail.MailboxGUID) bool, err error) {
+	root, err := r.disk.OpenDir("")
+	if err != nil {
+		return false, nil, err
+	}
+	defer root.Close()
+	log, err := vfs.ReadFile(root, "dovecot.mailbox.log", maxFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, nil, err
+	}
+	trash := make(map[string]bool)
+	deleted = func(guid mail.MailboxGUID) bool {
+		return trash[guid.String()] || strings.Contains(string(log), "\x01\x00\x00\x00"+string(guid[:]))
+	}
 	tmp, err := r.disk.OpenDir("tmp")
 	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
+		return false, deleted, nil
 	}
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	defer tmp.Close()
 	err = tmp.Names(func(name string, _ vfs.Type) error {
 		held = held || strings.HasPrefix(name, "dsyncfs-held-")
+		if rest, ok := strings.CutPrefix(name, "dsyncfs-delete-"); ok {
+			guid, _, _ := strings.Cut(rest, "-")
+			trash[guid] = true
+		}
 		return nil
 	})
-	return held, err
-}
-
-// mailboxLog returns dovecot.mailbox.log, in which also the store notes what it deletes for the other side, before it forgets
-// the mailbox: records of 24 bytes, a type in four (1: deleted), the GUID, and the time.
-func mailboxLog(r *replica) (string, error) {
-	root, err := r.disk.OpenDir("")
-	if err != nil {
-		return "", err
-	}
-	defer root.Close()
-	log, err := vfs.ReadFile(root, "dovecot.mailbox.log", maxFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	return string(log), err
+	return held, deleted, err
 }
 
 func unique(base string) string {

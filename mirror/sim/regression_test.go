@@ -503,6 +503,14 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":2,"Seed":17790676014961842058,"Type":"c","Reversed":true}
 		{"Op":"loselist","Side":1,"Seed":10898280028326499735}
 		{"Op":"rename","Side":2,"Seed":12757739290002025474}`,
+	"a check did not know that a deletion that failed before it was noted has a witness": `
+		++ ++
+		{"Op":"create","Side":1,"Seed":14907817602919395049}
+		{"Op":"create","Side":0,"Seed":7182848901160745625}
+		{"Op":"live","Side":0,"Seed":72714289295922970,"Reversed":true,"Cut":42,"Users":27,"Fault":{"Second":true,"What":"crash","At":15,"Loss":2,"Seed":94823677460661468}}
+		{"Op":"delete","Side":1,"Seed":4147663844995571094}
+		{"Op":"sync","Side":1,"Seed":1024226802854392237,"Type":"s","Fault":{"What":"eintr","At":5,"Seed":3175328810994372521}}
+		{"Op":"sync","Side":1,"Seed":18223336578481547374,"Type":"s"}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -89,7 +89,6 @@ var homes = []struct {
 	{"golang.org/x/crypto/...", "remote/ssh", "ssh is one transport of several"},
 	{"github.com/spf13/...", "cmd/...", "options end at the command line"},
 	{"github.com/BurntSushi/toml", "cmd/...", "settings end at the command line"},
-	{"github.com/fsnotify/...", "cmd/...", "watching is wired, not built in"},
 	{"os/signal", "cmd/...", "signals are for the process; suites of transports test that"},
 }
 

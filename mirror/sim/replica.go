@@ -33,6 +33,7 @@ type replica struct {
 	fault  *vfs.Fault
 	cat    *catalog
 	locks  *maildir.Locks
+	memory *maildir.Memory
 	pid    int
 	random io.Reader
 	offset time.Duration // of its clock
@@ -96,7 +97,17 @@ func (r *replica) boot(disk, state *vfs.Mem) {
 		r.cat.crashed = true
 	}
 	r.locks = maildir.NewLocks(maildir.LockOptions{Hostname: r.name, PID: r.pid, Now: r.now})
+	r.memory = maildir.NewMemory()
+	if r.pid%4 > 0 { // some processes watch nothing
+		r.memory.Track(tracker{})
+	}
+	disk.Observe(func(dir, name string) { r.memory.Note(dir, name) })
 }
+
+// tracker is inotify, which here has always told everything.
+type tracker struct{}
+
+func (tracker) CatchUp(string) bool { return true }
 
 // forget loses the memory of the store.
 func (r *replica) forget() {
@@ -271,7 +282,7 @@ func (r *replica) open(ctx context.Context) (store.Store, error) {
 		return nil, context.Cause(ctx)
 	}
 	s, err := maildir.Open(ctx, r.fault, r.cat, maildir.Options{
-		Layout: r.layout, Hostname: r.name, PID: r.pid, Clock: r.now, Rand: r.random, Locks: r.locks, Create: !r.born,
+		Layout: r.layout, Hostname: r.name, PID: r.pid, Clock: r.now, Rand: r.random, Locks: r.locks, Memory: r.memory, Create: !r.born,
 	})
 	if err != nil {
 		<-r.turn

@@ -108,6 +108,13 @@ func (m *Mem) change(subject, replaced *inode, names ...nameChange) {
 		n.apply(n.dir.names)
 		n.dir.mtime, n.dir.ctime = now, now
 	}
+	if m.observe != nil {
+		for _, n := range names {
+			if dir, ok := m.pathOf(n.dir); ok {
+				m.observe(dir, n.name)
+			}
+		}
+	}
 	m.pending = append(m.pending, &change{names: names, subject: subject, replaced: replaced, at: now})
 }
 

@@ -22,6 +22,30 @@ type Mem struct {
 	root    *inode
 	lastIno uint64
 	pending []*change // of names, oldest first: what no directory sync has made durable
+	observe func(dir, name string)
+}
+
+// Observe has f called with each name that comes, goes or gets another file, and the path of its directory below the root, as
+// inotify(7) would tell. f must not use the file system.
+func (m *Mem) Observe(f func(dir, name string)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.observe = f
+}
+
+// pathOf returns the path of a directory below the root. Not ok: it has none any more.
+func (m *Mem) pathOf(dir *inode) (p string, ok bool) {
+	for ; dir != m.root; dir = dir.parent {
+		if dir.parent == nil {
+			return "", false
+		}
+		for name, n := range dir.parent.names {
+			if n == dir {
+				p = path.Join(name, p)
+			}
+		}
+	}
+	return p, true
 }
 
 // inode is a file or directory. All fields are guarded by Mem.mu.

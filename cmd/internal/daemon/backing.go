@@ -14,7 +14,7 @@ import (
 func (m *mounted) watchBacking(ctx context.Context) error {
 	// The path may be covered by the mount; the descriptor leads below it.
 	root := fmt.Sprintf("/proc/self/fd/%d", m.backing.Fd())
-	w, err := watch.Maildir(ctx, root, m.o.Logger, func(dir, name string) { m.changedBehind(root, dir, name) })
+	w, err := watch.Maildir(ctx, root, m.o.Logger, func(dir, name string) { m.changedBehind(root, dir, name) }, m.o.Local.Memory)
 	if err != nil {
 		m.o.Logger.Warn("the backing directory is only looked at periodically", "err", err)
 		return nil

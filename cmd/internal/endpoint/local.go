@@ -34,6 +34,7 @@ type Local struct {
 	Path   string
 	Layout maildir.Layout
 	Locks  *maildir.Locks
+	Memory *maildir.Memory // counts while the directory is watched
 	// Namespace, if set, is the view through which visible changes go; see maildir.Options.
 	Namespace vfs.FS
 
@@ -59,7 +60,7 @@ func OpenLocal(cfg *config.Config, loc remote.Location, mayCreate bool, log *slo
 	}
 	l := &Local{
 		Path: loc.Path, cfg: cfg, log: log, turn: make(chan struct{}, 1),
-		Locks: maildir.NewLocks(maildir.LockOptions{Timeout: cfg.LockTimeout, Logger: log}),
+		Locks: maildir.NewLocks(maildir.LockOptions{Timeout: cfg.LockTimeout, Logger: log}), Memory: maildir.NewMemory(),
 	}
 	if loc.Layout == "fs" {
 		l.Layout = maildir.FS
@@ -231,7 +232,7 @@ func (l *Local) open(ctx context.Context, namespace vfs.FS) (_ store.Store, err 
 		return nil, err
 	}
 	s.Store, err = maildir.Open(ctx, tree, s.cat, maildir.Options{
-		Layout: l.Layout, Logger: l.log, Locks: l.Locks, MailNamespace: namespace, Create: l.create,
+		Layout: l.Layout, Logger: l.log, Locks: l.Locks, Memory: l.Memory, MailNamespace: namespace, Create: l.create,
 	})
 	if err != nil {
 		s.Store = nil
@@ -316,7 +317,7 @@ func (l *Local) watch(ctx context.Context) (<-chan struct{}, error) {
 	if err := l.Make(); err != nil {
 		return nil, err
 	}
-	w, err := watch.Maildir(ctx, l.Path, l.log, nil)
+	w, err := watch.Maildir(ctx, l.Path, l.log, nil, l.Memory)
 	if err != nil {
 		return nil, err
 	}

@@ -11,16 +11,19 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
+
+	"dsyncfs/mirror/store/maildir"
 )
 
-// A burst of changes is gathered into one report, which is due when nothing happened for settle, or after maxBurst.
+// A change is reported at once. What follows it closely is gathered into one more report, which is due when nothing happened
+// for settle, or after maxBurst.
 const (
 	settle   = 2 * time.Millisecond
 	maxBurst = 20 * time.Millisecond
@@ -35,31 +38,56 @@ type Watcher struct {
 	// Changes gets a value after each burst of changes. One that nobody took yet stands for all. It is never closed.
 	Changes <-chan struct{}
 
-	w    *fsnotify.Watcher
-	root string
-	log  *slog.Logger
-	seen Seen
-	out  chan struct{}
-	done chan struct{}
+	root   string
+	log    *slog.Logger
+	seen   Seen
+	memory *maildir.Memory
+	out    chan struct{}
+	events chan struct{} // holds at most one: there is something to tell
+	done   chan struct{}
+
+	mu     sync.Mutex // guards what follows; held while events are taken
+	n      *inotify
+	closed bool
+	blind  bool     // a directory could not be watched
+	untold []change // what seen was not told yet
+	news   bool     // there is something to report
 }
 
+// change is a name below the root as Seen is told of it.
+type change struct{ dir, name string }
+
+// maxUntold is how many changes wait for seen; more count as one of everything.
+const maxUntold = 1 << 14
+
+var _ maildir.Tracker = (*Watcher)(nil)
+
 // Maildir watches the Maildir at root until ctx ends. seen, which may be nil, is called from one goroutine, before the report
-// is due.
-func Maildir(ctx context.Context, root string, log *slog.Logger, seen Seen) (*Watcher, error) {
-	w, err := fsnotify.NewWatcher()
+// is due. memory, which may be nil, relies on the Watcher from now on; what is no news to it is not reported.
+func Maildir(ctx context.Context, root string, log *slog.Logger, seen Seen, memory *maildir.Memory) (*Watcher, error) {
+	n, err := newInotify()
 	if err != nil {
 		return nil, fmt.Errorf("watching %s: %w", root, explain(err))
 	}
 	if seen == nil {
 		seen = func(string, string) {}
 	}
-	m := &Watcher{w: w, root: filepath.Clean(root), log: log, seen: seen, out: make(chan struct{}, 1), done: make(chan struct{})}
-	m.Changes = m.out
-	// "/." makes a root that is a link be followed; names come back without it.
-	if err := m.addTree(m.root+"/.", false); err != nil {
-		return nil, errors.Join(fmt.Errorf("watching %s: %w", root, explain(err)), w.Close())
+	m := &Watcher{
+		n: n, root: filepath.Clean(root), log: log, seen: seen, memory: memory,
+		out: make(chan struct{}, 1), events: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	go m.run(ctx)
+	m.Changes = m.out
+	if err := m.addTree(m.root, false); err != nil {
+		return nil, errors.Join(fmt.Errorf("watching %s: %w", root, explain(err)), n.f.Close())
+	}
+	conn, err := n.f.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("watching %s: %w", root, err), n.f.Close())
+	}
+	if memory != nil {
+		memory.Track(m)
+	}
+	go m.run(ctx, conn)
 	return m, nil
 }
 
@@ -79,9 +107,11 @@ func explain(err error) error {
 
 // addTree watches dir and the mail directories and mailboxes below it, and reports each of them as changed if told to.
 func (m *Watcher) addTree(dir string, report bool) error {
-	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+	// "/." makes a root that is a link be followed.
+	return filepath.WalkDir(dir+"/.", func(path string, e fs.DirEntry, err error) error {
+		top := path == dir+"/."
 		if err != nil {
-			if path == dir {
+			if top {
 				return err
 			}
 			return nil // it went away, or is none of our business
@@ -89,30 +119,26 @@ func (m *Watcher) addTree(dir string, report bool) error {
 		if !e.IsDir() {
 			return nil
 		}
-		isRoot := filepath.Clean(path) == m.root
-		if !isRoot && ignoredDir(e.Name()) {
+		path = filepath.Clean(path)
+		isRoot, mask := path == m.root, uint32(filesMask)
+		if !isRoot && ignoredDir(filepath.Base(path)) {
 			return filepath.SkipDir
 		}
-		if err := m.w.Add(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		inside := isMailDir(filepath.Base(path)) && !isRoot
+		if inside {
+			mask = namesMask
+		}
+		if err := m.n.add(path+"/.", path, mask); err != nil {
 			return err
 		}
 		if report {
 			m.report(path, "")
 		}
-		if isMailDir(e.Name()) && !isRoot {
+		if inside {
 			return filepath.SkipDir
 		}
 		return nil
 	})
-}
-
-// dropTree forgets dir and what is below it, which got another name: their watches would go on with the old one.
-func (m *Watcher) dropTree(dir string) {
-	for _, path := range m.w.WatchList() {
-		if path == dir || strings.HasPrefix(path, dir+"/") {
-			_ = m.w.Remove(path) // it may be gone already
-		}
-	}
 }
 
 func isMailDir(name string) bool { return name == "cur" || name == "new" }
@@ -134,100 +160,146 @@ func ignoredFile(name string) bool {
 	return false
 }
 
-func (m *Watcher) run(ctx context.Context) {
+func (m *Watcher) run(ctx context.Context, conn syscall.RawConn) {
 	defer close(m.done)
-	errs, drained := m.drainErrors()
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		_ = conn.Read(func(uintptr) bool { // until it is closed
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.takeAll()
+			return m.closed
+		})
+	}()
 	defer func() {
-		if err := m.w.Close(); err != nil {
+		if m.memory != nil {
+			m.memory.Track(nil)
+		}
+		m.mu.Lock()
+		m.closed = true
+		m.mu.Unlock()
+		if err := m.n.f.Close(); err != nil { // waits for the reader
 			m.log.Debug("watching the mail store", "root", m.root, "err", err)
 		}
-		<-drained
+		<-read
 	}()
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
-	var first time.Time // of a burst that was not reported yet
-	changed := func() {
-		if first.IsZero() {
-			first = time.Now()
-		}
-		timer.Reset(min(settle, max(0, maxBurst-time.Since(first))))
-	}
+	var first, last time.Time // of a burst that was not reported yet; the last report
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case ev := <-m.w.Events:
-			if m.take(ev) {
-				changed()
+		case <-m.events:
+			if !m.tellSeen() {
+				continue
 			}
-		case <-errs:
-			m.seen("", "")
-			changed()
+			if first.IsZero() {
+				first = time.Now()
+			}
+			wait := min(settle, max(0, maxBurst-time.Since(first)))
+			if first.Sub(last) > maxBurst {
+				wait = 0
+			}
+			timer.Reset(wait)
 		case <-timer.C:
-			first = time.Time{}
-			tell(m.out)
+			first, last = time.Time{}, time.Now()
+			if m.memory == nil || m.memory.Pending() {
+				tell(m.out)
+			}
 		}
 	}
 }
 
-// drainErrors passes the errors of fsnotify on: most of all that events were lost. It holds a lock while it tells them, and
-// Add waits for that lock, so somebody else than the caller of Add has to listen.
-func (m *Watcher) drainErrors() (lost <-chan struct{}, drained <-chan struct{}) {
-	errs, done := make(chan struct{}, 1), make(chan struct{})
-	go func() {
-		defer close(done)
-		for err := range m.w.Errors { // until it is closed
-			m.log.Debug("watching the mail store", "root", m.root, "err", err)
-			tell(errs)
-		}
-	}()
-	return errs, done
+// tellSeen tells what was taken and reports whether there is something to report.
+func (m *Watcher) tellSeen() (news bool) {
+	m.mu.Lock()
+	untold, news := m.untold, m.news
+	m.untold, m.news = nil, false
+	m.mu.Unlock()
+	for _, c := range untold {
+		m.seen(c.dir, c.name)
+	}
+	return news
 }
 
-// take follows an event and reports whether it means that mail or mailboxes changed.
-func (m *Watcher) take(ev fsnotify.Event) bool {
-	dir, name := filepath.Split(ev.Name)
-	inMailDir := isMailDir(filepath.Base(dir)) && filepath.Clean(dir) != m.root
+// CatchUp implements [maildir.Tracker].
+func (m *Watcher) CatchUp(dir string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.takeAll()
+	box := filepath.Join(m.root, dir)
+	return !m.closed && !m.blind && m.n.watches(filepath.Join(box, "new")) && m.n.watches(filepath.Join(box, "cur"))
+}
+
+// takeAll takes the events that are there.
+func (m *Watcher) takeAll() {
+	for !m.closed {
+		events, err := m.n.read()
+		if err != nil {
+			m.lose(err)
+		}
+		if len(events) == 0 {
+			return
+		}
+		for _, ev := range events {
+			m.take(ev)
+		}
+	}
+}
+
+// lose gives up knowing everything that happens.
+func (m *Watcher) lose(err error) {
+	m.log.Warn("watching the mail store; what is not seen is found by the periodic full sync", "root", m.root, "err", explain(err))
+	m.blind = true
+	m.report("", "")
+}
+
+// take follows an event, and notes it if it means that mail or mailboxes changed.
+func (m *Watcher) take(ev event) {
+	path := filepath.Join(ev.dir, ev.name)
+	isDir := ev.mask&unix.IN_ISDIR != 0
 	switch {
-	case ev.Name == "", ignoredDir(name), ev.Op == fsnotify.Chmod:
-		return false
-	case ev.Op == fsnotify.Write && inMailDir:
-		return false
-	case inMailDir:
-		if ignoredFile(name) {
-			return false
+	case ev.dir == "":
+		m.report("", "")
+		return
+	case isMailDir(filepath.Base(ev.dir)) && ev.dir != m.root:
+		if ignoredFile(ev.name) {
+			return
 		}
-	case ev.Has(fsnotify.Create) && isDir(ev.Name):
-		m.dropTree(ev.Name)
-		if err := m.addTree(ev.Name, true); err != nil {
-			m.log.Warn("watching a new mailbox", "dir", ev.Name, "err", explain(err))
+	case ignoredDir(ev.name):
+		return
+	case isDir && ev.mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0:
+		m.n.dropTree(path)
+		if err := m.addTree(path, true); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			m.lose(err)
 		}
-	case ev.Has(fsnotify.Rename):
-		m.dropTree(ev.Name)
-	case ignoredFile(name):
-		return false
+	case isDir && ev.mask&unix.IN_MOVED_FROM != 0:
+		m.n.dropTree(path)
+	case !isDir && ignoredFile(ev.name):
+		return
 	}
-	m.report(dir, name)
-	return true
+	m.report(ev.dir, ev.name)
 }
 
-func isDir(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && info.IsDir()
-}
-
-// report calls seen with a directory below the root.
+// report notes a name in a directory; both empty: anything.
 func (m *Watcher) report(dir, name string) {
-	if name == "" && filepath.Clean(dir) == m.root {
+	c := change{name: name}
+	switch rel, below := strings.CutPrefix(dir, m.root+"/"); {
+	case below:
+		c.dir = rel
+	case dir == m.root && name == "":
 		return // the root as such: its names are reported
+	case dir != m.root:
+		c.name = ""
 	}
-	rel, err := filepath.Rel(m.root, dir)
-	switch {
-	case err != nil:
-		m.seen("", "")
-	case rel == ".":
-		m.seen("", name)
-	default:
-		m.seen(rel, name)
+	if len(m.untold) == maxUntold {
+		m.untold, c = m.untold[:0], change{}
 	}
+	m.untold = append(m.untold, c)
+	if m.memory == nil || m.memory.Note(c.dir, c.name) {
+		m.news = true
+	}
+	tell(m.events)
 }

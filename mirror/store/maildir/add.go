@@ -80,7 +80,7 @@ func (d *addition) inherit(m mail.Message) {
 // tells no wrong sizes, and was never used in this mailbox; else a fresh one.
 func (a *apply) chooseBase(d *addition, taken map[string]struct{}) string {
 	guid := string(d.Message.GUID)
-	_, used := a.list.bases[hashBase([]byte(guid))]
+	used := len(a.list.bases.find(hashBase([]byte(guid)))) > 0
 	_, again := taken[guid]
 	if !used && !again && usableBase(guid, d.size, d.virtual) {
 		taken[guid] = struct{}{}
@@ -362,10 +362,14 @@ func (a *apply) appear(d *addition, f mail.FileName) (file string, err error) {
 		to, sub = a.m.ns.cur, "cur/"
 	}
 	for try := 0; ; try++ {
+		takeBack := a.s.o.Memory.expect(a.m.dir, sub+f.String())
 		if d.staged != "" {
 			err = a.m.ns.tmp.RenameNew(d.staged, to, f.String())
 		} else {
 			err = d.dir.Link(d.name, to, f.String())
+		}
+		if err != nil {
+			takeBack()
 		}
 		if !errors.Is(err, fs.ErrExist) || try == 3 {
 			break

@@ -39,6 +39,7 @@ type apply struct {
 	taken  map[mail.UID]struct{}   // UIDs that Realign gives
 	dates  []store.MessageRecord   // messages whose date changes
 	cut    bool                    // the log cannot tell what happens
+	simple bool                    // what is remembered of the mailbox holds, but for what is done
 	sync   struct{ cur, new bool } // directories in which names appeared
 	unseen bool                    // a mail went that was in new/
 	adds   []*addition
@@ -69,6 +70,7 @@ func (m *mailbox) Apply(ctx context.Context, b store.Batch) (store.Result, error
 	res, err := a.run(ctx)
 	if err != nil {
 		delete(m.s.lists, m.rec.Status.GUID)
+		m.s.o.Memory.forget(m.dir)
 		return store.Result{}, fmt.Errorf("%s: %w", describe(m.rec.Name), noSpace(err))
 	}
 	return res, nil
@@ -137,7 +139,8 @@ func (a *apply) load() (err error) {
 	if a.rec, err = a.s.record(a.m.rec.Status.GUID); err != nil {
 		return err
 	}
-	if a.list, err = a.s.listState(a.rec.Status.GUID, a.m.d.box); err != nil {
+	a.simple = a.s.o.Memory.fits(a.m.dir, a.rec)
+	if a.list, err = a.m.listState(); err != nil {
 		return err
 	}
 	head := a.list.header
@@ -248,7 +251,7 @@ func (a *apply) commit(context.Context) error {
 	sig.dirty = true // others may have changed something at the same time
 	a.rec.Signature = sig.encode()
 	a.s.preserve(a.rec.Status.GUID, a.before, a.edits.inserts)
-	return a.s.cat.Update(func(tx store.CatalogTx) error {
+	err := a.s.cat.Update(func(tx store.CatalogTx) error {
 		for _, op := range a.ops {
 			if err := op(tx); err != nil {
 				return err
@@ -266,6 +269,19 @@ func (a *apply) commit(context.Context) error {
 		}
 		return tx.PutMailbox(a.rec)
 	})
+	if err == nil {
+		a.remember()
+	}
+	return err
+}
+
+// remember keeps what is remembered of the mailbox up to date with the batch, unless that did more than to add, flag and expunge.
+func (a *apply) remember() {
+	if !a.simple || a.cut || len(a.edits.drop)+len(a.edits.fields) > 0 || a.edits.raise {
+		a.s.o.Memory.forget(a.m.dir)
+		return
+	}
+	a.s.o.Memory.update(a.m.dir, a.rec, a.list)
 }
 
 // noteQuota adds a line to the quota file of Maildir++, if the account has one. Like other writers it only appends; what is

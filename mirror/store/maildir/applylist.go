@@ -134,7 +134,7 @@ func (a *apply) noteList() (err error) {
 	}
 	st.header, st.next, st.torn = a.edits.header, a.next, false
 	for _, l := range a.edits.inserts {
-		st.bases[hashBase([]byte(l.base))] = struct{}{}
+		st.bases.add(hashBase([]byte(l.base)), l.uid)
 	}
 	a.s.lists[a.rec.Status.GUID] = st
 	return nil

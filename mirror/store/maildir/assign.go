@@ -42,6 +42,11 @@ func (b *boxScan) assign(ctx context.Context) error {
 			return err
 		}
 	}
+	if b.state != nil {
+		for _, i := range slices.Concat(b.kept, fresh) {
+			b.state.bases.add(hashBase(b.files.base(i)), b.files.entries[i].uid)
+		}
+	}
 	for n, i := range fresh {
 		if n%1024 == 0 && ctx.Err() != nil {
 			return context.Cause(ctx)

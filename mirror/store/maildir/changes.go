@@ -137,7 +137,12 @@ func (a *apply) unlink(ctx context.Context, r store.MessageRecord) (was string, 
 		a.touched(file)
 		was = file
 		a.unseen = a.unseen || file[:4] == "new/"
-		return dir.Remove(name)
+		takeBack := a.s.o.Memory.expect(a.m.dir, file)
+		err = dir.Remove(name)
+		if err != nil {
+			takeBack()
+		}
+		return err
 	})
 	if errors.Is(err, errGone) {
 		return "", nil
@@ -241,7 +246,9 @@ func (a *apply) rename(ctx context.Context, r *store.MessageRecord, delta mail.D
 				return err
 			}
 		} else {
+			takeBack := a.s.o.Memory.expect(a.m.dir, file, target)
 			if err := dir.Rename(from, a.m.ns.cur, target[4:]); err != nil {
+				takeBack()
 				return err
 			}
 			a.sync.cur = true

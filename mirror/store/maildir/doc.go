@@ -2,7 +2,8 @@
 // time.
 //
 // Start from [Open]; [Layout] maps mailbox names to directories and [Locks] is the process-wide holder of Dovecot's lock
-// files. The rules that the package lives by are those of Dovecot 2.3.19:
+// files; [Memory] spares a process that is told of changes the reading of whole mailboxes. The rules that the package lives
+// by are those of Dovecot 2.3.19:
 //
 //   - dovecot-uidlist.lock is held around every change of cur/, new/, dovecot-uidlist and dovecot-keywords, and around every
 //     scan from which something is concluded.

@@ -38,6 +38,9 @@ type refresh struct {
 
 	syncAll bool // there are more new mails than are synced one by one
 
+	begun      map[string]struct{} // directories of the mailboxes whose look has begun; see Memory
+	remembered []remembered        // those that came to an end
+
 	report  store.Report
 	changed map[mail.Name]struct{}
 }
@@ -52,18 +55,20 @@ type look struct {
 	newGUID   bool                 // its GUID belongs to another mailbox of which this is a copy
 	replaced  bool                 // displaced is gone and this mailbox took its place
 	deferred  bool                 // was put off until the other mailboxes had been scanned
+	touched   bool                 // it is enough to look at the names that were touched
 }
 
 // Refresh implements [store.Store].
 func (s *Store) Refresh(ctx context.Context, o store.RefreshOptions) (store.Report, error) {
 	for try := 1; ; try++ {
-		r := &refresh{s: s, o: o, w: writer{cat: s.cat}, moved: make(map[uint64]movedMail), changed: make(map[mail.Name]struct{})}
+		r := &refresh{s: s, o: o, w: writer{cat: s.cat}, moved: make(map[uint64]movedMail), changed: make(map[mail.Name]struct{}), begun: make(map[string]struct{})}
 		err := r.run(ctx)
 		if err == nil {
 			r.report.Changed = slices.Sorted(maps.Keys(r.changed))
 			s.looked = s.looked || o.Mailboxes == nil && !o.DryRun && !r.report.Undecided
 			return r.report, nil
 		}
+		r.forgetBegun()
 		// A mailbox that was renamed or deleted while we looked is no error. What was recorded stays true.
 		if !notExist(err) || try == maxLooks {
 			return store.Report{}, err
@@ -76,6 +81,7 @@ const maxLooks = 5
 
 func (r *refresh) run(ctx context.Context) error {
 	clear(r.s.lists)
+	r.s.o.Memory.startRefresh()
 	if err := r.load(); err != nil {
 		return err
 	}
@@ -99,7 +105,10 @@ func (r *refresh) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return r.w.flush()
+	if err := r.w.flush(); err != nil {
+		return err
+	}
+	return r.settleMemory()
 }
 
 // load reads what the catalog knows of the mailboxes.
@@ -203,7 +212,14 @@ func (r *refresh) lookAt(p place) (still bool, err error) {
 	rec, known := r.byName[p.name]
 	if known {
 		l.rec, l.old = &rec, decodeSignature(rec.Signature)
-		if !r.o.Full && l.old.trusted(l.now) {
+		mem, touched := r.s.o.Memory.recall(p.dir, l.rec, l.now)
+		switch {
+		case r.o.Full:
+		case mem != nil && touched == 0, mem == nil && l.old.trusted(l.now):
+			return true, nil
+		case mem != nil && !r.o.DryRun:
+			l.touched = true
+			r.looks = append(r.looks, l)
 			return true, nil
 		}
 	}

@@ -45,11 +45,21 @@ type boxScan struct {
 	fresh     []int32             // files that the catalog did not have
 	listed    bool                // some of these had lines in the uidlist
 	hurry     bool                // something moved while we looked: look again next time
+	part      bool                // only touched names are looked at
+	state     *uidlistState       // what is to be remembered of the uidlist; nil: nothing
 }
 
 // scan looks at one mailbox. again asks to be called again after the others. Before the guard has spoken (final is false)
 // nothing that is missing is recorded, and a mailbox whose identity is in doubt is left as it is.
 func (r *refresh) scan(ctx context.Context, l *look, final bool) (again bool, err error) {
+	if l.touched {
+		r.begun[l.dir] = struct{}{}
+		done, again, err := r.scanTouched(ctx, l)
+		if err != nil || done {
+			return again, err
+		}
+		l.touched = false
+	}
 	b := &boxScan{r: r, s: r.s, l: l, old: l.old, inherited: make(map[int32]identity), came: make(map[int32]movedMail)}
 	if err := b.open(ctx); err != nil {
 		return false, err
@@ -107,6 +117,10 @@ func (b *boxScan) open(ctx context.Context) (err error) {
 		return err
 	}
 	b.sig.setRacy(taken)
+	if !b.r.o.DryRun && b.s.o.Memory.begin(b.l.dir) {
+		b.r.begun[b.l.dir] = struct{}{}
+		b.state = &uidlistState{}
+	}
 	if b.keys, err = loadKeywords(b.d.box); err != nil {
 		return err
 	}
@@ -163,6 +177,9 @@ func (b *boxScan) readList() error {
 		}
 		if err != nil {
 			return err
+		}
+		if b.state != nil {
+			b.state.bases.add(hashBase(rec.base), rec.uid)
 		}
 		if i := b.files.find(rec.base); i >= 0 {
 			e := &b.files.entries[i]
@@ -270,6 +287,11 @@ func (b *boxScan) finish() error {
 		return err
 	}
 	b.sig.list = after.list
+	b.remember(after.list)
+	if b.part && b.rec.Status == b.l.rec.Status && b.rec.LogStart == b.l.rec.LogStart && len(b.missing) == 0 {
+		return nil
+	}
+	b.hurry = b.hurry || b.part // the catalog must not say that the directories were read
 	// A keyword table that we changed just now gives a meaning to letters that had none, so it counts as changed next time.
 	unwritten := b.r.o.DryRun && (b.rewrite || len(b.kept) > 0 || st.UIDNext > b.listNext)
 	b.sig.dirty = b.hurry || unwritten || len(b.missing) > 0

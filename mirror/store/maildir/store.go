@@ -28,6 +28,8 @@ type Options struct {
 	Logger   *slog.Logger     // default: none
 	Locks    *Locks           // shared by all in this process that act on the location; default: its own
 
+	Memory *Memory // likewise; nil: each Store reads what changed as a whole
+
 	// MailNamespace is a view of the same tree through which the last step of each visible change goes (rename, link and
 	// unlink of mails and mailboxes), so that who watches that view sees it. Default: the tree itself.
 	MailNamespace vfs.FS

@@ -16,14 +16,18 @@ import (
 type uidlistState struct {
 	sig    fileSignature
 	header uidHeader
-	next   mail.UID            // effective
-	torn   bool                // must be rewritten before anything is appended
-	bases  map[uint64]struct{} // hashes of all base names in it
+	next   mail.UID // effective
+	torn   bool     // must be rewritten before anything is appended
+	bases  uidTable // of all base names in it
 }
 
 // listState reads the uidlist of a mailbox, whose lock is held, unless it is still as it was known.
-func (s *Store) listState(guid mail.MailboxGUID, box vfs.Dir) (*uidlistState, error) {
+func (m *mailbox) listState() (*uidlistState, error) {
+	s, guid, box := m.s, m.rec.Status.GUID, m.d.box
 	st := s.lists[guid]
+	if st == nil {
+		st = s.o.Memory.listOf(m.dir)
+	}
 	if st != nil {
 		sig, err := fileSignatureOf(box, uidlistName)
 		if err != nil {
@@ -45,7 +49,7 @@ func (s *Store) listState(guid mail.MailboxGUID, box vfs.Dir) (*uidlistState, er
 	if err != nil {
 		return nil, err
 	}
-	st = &uidlistState{sig: signatureOf(list.info), bases: make(map[uint64]struct{})}
+	st = &uidlistState{sig: signatureOf(list.info)}
 	for {
 		row, err := u.next()
 		if err == io.EOF {
@@ -54,7 +58,7 @@ func (s *Store) listState(guid mail.MailboxGUID, box vfs.Dir) (*uidlistState, er
 		if err != nil {
 			return nil, err
 		}
-		st.bases[hashBase(row.base)] = struct{}{}
+		st.bases.add(hashBase(row.base), row.uid)
 	}
 	st.header, st.next = u.header, u.effectiveNext()
 	st.torn = u.torn || u.header.version != 3

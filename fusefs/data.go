@@ -16,6 +16,9 @@ func (f *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (
 		return nil, f.status("read", err)
 	}
 	defer f.files.release(d)
+	if in.Offset == 0 {
+		f.countRead(inode.ID(in.NodeId))
+	}
 	n := 0
 	for n < len(buf) {
 		l, err := unix.Pread(d.fd, buf[n:], int64(in.Offset)+int64(n))

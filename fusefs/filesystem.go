@@ -82,6 +82,7 @@ type directory struct {
 	load  sync.Mutex
 	names *inode.Dir          // of a loaded mail directory; guarded by fileSystem.mu
 	known map[string]inode.ID // of any other: the names that the kernel knows; guarded by fileSystem.mu
+	reads int                 // of mails of a mail directory since it was last listed with attributes; guarded by fileSystem.mu
 
 	promises *promises // of new and cur; nil: none. Guarded by fileSystem.mu
 }

@@ -195,16 +195,37 @@ func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.
 		return f.status("opendir", err)
 	}
 	f.uidLock.yield(d.path)
-	if d.isMail() {
-		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
-		return fuse.OK
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if d.isMail() {
+		out.OpenFlags = fuse.FOPEN_CACHE_DIR
+		if !d.worthListing() {
+			out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+		}
+		return fuse.OK
+	}
 	f.handles++
 	out.Fh = f.handles
 	f.listings[out.Fh] = &listing{}
 	return fuse.OK
+}
+
+// countRead notes that the kernel reads a mail. It takes the access time for unknown then (fuse_readpages_end in Linux
+// fs/fuse/file.c) and asks at the next stat, a request for each mail.
+func (f *fileSystem) countRead(id inode.ID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n := f.table.Get(id); n != nil {
+		if d := f.dirs[n.Dir]; d != nil && d.isMail() {
+			d.reads++
+		}
+	}
+}
+
+// worthListing reports whether so many mails were read that whoever lists the directory should get the attributes anew with the
+// names: an entry of a listing costs a microsecond or two, a request about fifty times that. The caller holds mu.
+func (d *directory) worthListing() bool {
+	return d.names != nil && d.reads > max(32, d.names.Len()/32)
 }
 
 // mayList asks the backing directory what the kernel does not check: names are answered from memory.
@@ -287,6 +308,9 @@ func (f *fileSystem) listMail(d *directory, fd *descriptor, pos uint32, size int
 	defer f.mu.Unlock()
 	if d.names == nil {
 		return
+	}
+	if plus && pos == 0 {
+		d.reads = 0
 	}
 	entries := f.table.After(d.names, pos, room+1)
 	if plus {

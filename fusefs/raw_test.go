@@ -460,3 +460,41 @@ func TestAMailFromTheRemoteIsPushed(t *testing.T) {
 		t.Errorf("told %q after a flag change", got)
 	}
 }
+
+// After many reads the kernel would ask for the attributes of each mail: it is made to list the directory instead.
+func TestAListingAfterManyReads(t *testing.T) {
+	r := newRaw(t)
+	for i := range 60 {
+		r.deliver(fmt.Sprintf("%d.M1.h", i))
+	}
+	dir := r.walk("new")
+	cached := func() bool {
+		t.Helper()
+		var out fuse.OpenOut
+		if st := r.OpenDir(nil, &fuse.OpenIn{InHeader: header(dir, 0)}, &out); st != fuse.OK {
+			t.Fatal(st)
+		}
+		return out.OpenFlags&fuse.FOPEN_KEEP_CACHE != 0
+	}
+	list := func() {
+		t.Helper()
+		entries := fuse.NewDirEntryList(make([]byte, 1<<16), 0)
+		if st := r.ReadDirPlus(nil, &fuse.ReadIn{InHeader: header(dir, 0), Size: 1 << 16}, entries); st != fuse.OK {
+			t.Fatal(st)
+		}
+	}
+	list()
+	for i := range 60 {
+		if i == 10 && !cached() {
+			t.Error("a few reads cost a listing")
+		}
+		r.read(r.walk(fmt.Sprintf("new/%d.M1.h", i)))
+	}
+	if cached() {
+		t.Error("after many reads a listing comes from the kernel's cache")
+	}
+	list()
+	if !cached() {
+		t.Error("the listing after that is not cached")
+	}
+}

@@ -175,6 +175,7 @@ type loop struct {
 	here     bool      // the round looks only at what changed here
 	hurry    bool      // somebody waits for the next round
 	follow   bool      // one more look is due after Settle
+	pushed   time.Time // when the last push ended
 	open     bool      // the last round left something open, on either side
 }
 
@@ -244,7 +245,8 @@ func (l *loop) byRound(work context.Context, why reason) {
 	l.follow = why.local || l.open
 }
 
-// pushBatch is how long a change waits for others to share its push.
+// pushBatch is how long after a push the next one begins at the earliest. The changes of a flood share pushes that way, and one
+// that comes alone waits for nothing.
 const pushBatch = 2 * time.Millisecond
 
 // reason says why something is due.
@@ -345,7 +347,7 @@ func (l *loop) listen(ctx context.Context) (told <-chan struct{}, stop func() wo
 func (l *loop) batch(ctx context.Context) {
 	d := l.timing.Batch
 	if l.master != nil {
-		d = min(d, pushBatch)
+		d = min(d, pushBatch-time.Since(l.pushed))
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -422,8 +424,10 @@ func (l *loop) onConnection(ctx context.Context, req brain.Request) (out brain.O
 
 // push tells the other side what changed here. Not done: it takes a round.
 func (l *loop) push(ctx context.Context, why reason) (done bool) {
+	defer func() { l.pushed = time.Now() }()
 	l.master.Hurry = false
 	ticket, mark := l.begin(), l.witness.begin()
+	l.master.Taken = func() { l.release(ticket) } // what is noted about it concerns only us
 	var verdict brain.Verdict
 	out, err := l.pair.with(ctx, func(s store.Store) (out brain.Outcome, err error) {
 		verdict, out, err = l.master.Push(ctx, s)
@@ -438,7 +442,7 @@ func (l *loop) push(ctx context.Context, why reason) (done bool) {
 	case err == nil:
 		out.Undecided = out.Undecided || l.open
 		ticket.silent = verdict == brain.Settled
-		l.release(ticket) // what is noted about it concerns only us
+		l.release(ticket)
 		err = l.witness.end(mark)
 	}
 	if err != nil {

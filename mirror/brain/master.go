@@ -33,6 +33,10 @@ type Master struct {
 	// Here: the next round leaves out mailboxes in which nothing happened here, with a slave that has to be asked about each.
 	Here bool
 
+	// Taken, if set, is called when the other side has made a whole push durable, before this side notes that it did: programs may
+	// be waiting for the former.
+	Taken func()
+
 	begun bool // a round was
 	lost  bool // see Lost
 }
@@ -133,6 +137,7 @@ func (m *Master) Push(ctx context.Context, s store.Store) (Verdict, Outcome, err
 	if m.pushed != nil {
 		return NeedRound, Outcome{}, nil
 	}
+	m.link.taken = m.Taken
 	verdict, out, _, err := m.link.push(ctx, s, m.Hurry)
 	return verdict, out, m.c.explain(err)
 }

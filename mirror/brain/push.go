@@ -53,6 +53,7 @@ type link struct {
 	h      *item.Handshake // nil: only a round can follow
 	peer   *item.Handshake
 	tree   [sha256.Size]byte
+	taken  func() // see Master.Taken; may be nil
 
 	out *outgoing // a body that goes ahead; nil: none
 	in  *arriving // one that comes ahead
@@ -126,7 +127,11 @@ func (l *link) push(ctx context.Context, s store.Store, hurry bool) (Verdict, Ou
 	if err != nil || verdict != Taken {
 		return verdict, p.out, crossing{}, err
 	}
-	if err := p.saveBases(context.WithoutCancel(ctx), p.exchange(ctx)); err != nil {
+	err = p.exchange(ctx)
+	if err == nil && !p.crossed.happened && !p.refused && !p.later && l.taken != nil {
+		l.taken()
+	}
+	if err := p.saveBases(context.WithoutCancel(ctx), err); err != nil {
 		return NeedRound, p.out, crossing{}, err
 	}
 	if p.crossed.happened || p.refused {

@@ -26,7 +26,7 @@ func (f *fileSystem) Create(cancel <-chan struct{}, in *fuse.CreateIn, name stri
 	if f.refused() {
 		return fuse.EROFS
 	}
-	if f.reserved(d, name) {
+	if f.reserved(d, name) || f.isWithheld(d, name) {
 		return fuse.Status(errNotHere)
 	}
 	m, lock := f.createMeans(d, name)
@@ -286,6 +286,9 @@ func (f *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 	}
 	if !own && f.reserved(d, name) {
 		return fuse.Status(syscall.EEXIST)
+	}
+	if f.isWithheld(d, name) {
+		return errWithheld
 	}
 	return f.status("link", f.link(inode.ID(in.Oldnodeid), d, fd, name, own, out))
 }

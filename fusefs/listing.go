@@ -194,6 +194,7 @@ func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.
 	if err := f.mayList(fd); err != nil {
 		return f.status("opendir", err)
 	}
+	f.awaitNames(d, in.Pid)
 	f.uidLock.yield(d.path)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -409,7 +410,7 @@ func (f *fileSystem) listPlain(d *directory, fd *descriptor, in *fuse.ReadIn, at
 			return fuse.OK
 		}
 		var st unix.Stat_t
-		if !plus || e.name == lockName || unix.Fstatat(fd.fd, e.name, &st, statFlags) != nil {
+		if !plus || e.name == lockName || e.name == uidlistName || unix.Fstatat(fd.fd, e.name, &st, statFlags) != nil {
 			continue // without a node the kernel will ask when it needs it
 		}
 		f.mu.Lock()

@@ -21,12 +21,19 @@ func (f *fileSystem) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name 
 	if d.isMail() && f.lookupKnown(d, name, out) {
 		return fuse.OK
 	}
+	if f.isWithheld(d, name) {
+		return errWithheld
+	}
 	if name == lockName {
 		f.uidLock.yield(d.path)
 		defer out.SetEntryTimeout(0) // it comes and goes behind the mount
 	}
 	var st unix.Stat_t
 	err = unix.Fstatat(fd.fd, name, &st, statFlags)
+	if err == unix.ENOENT && f.mayCome(d, name) {
+		f.awaitNames(d, header.Pid)
+		err = unix.Fstatat(fd.fd, name, &st, statFlags)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {

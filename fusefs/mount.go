@@ -40,6 +40,8 @@ type Options struct {
 	// Protect makes the covered directory unwritable (0500), so that nothing is delivered underneath while the mount is
 	// away. The directory must not be the backing one.
 	Protect bool
+	// Filling is the first fill; nil: everything is here.
+	Filling Filling
 	// Options are further mount options as fusermount3 and mount(2) know them, such as noexec.
 	Options []string
 }

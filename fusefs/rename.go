@@ -67,7 +67,7 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 			return f.status("rename", err)
 		}
 	}
-	if f.reserved(to.d, newName) && to.id == 0 {
+	if f.reserved(to.d, newName) && to.id == 0 || f.isWithheld(to.d, newName) {
 		return fuse.Status(errNotHere)
 	}
 	return f.status("rename", f.rename(from, to, uint(in.Flags), in.Pid))

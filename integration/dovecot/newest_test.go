@@ -136,3 +136,37 @@ func (p *pair) itemsSent() (out []int) {
 	}
 	return out[:len(out)-2]
 }
+
+// A Dovecot that serves the mount is told that a mailbox is not to be had until it is whole, so that it gives no mail a UID of its
+// own. Then it has those of the other Dovecot.
+func TestADovecotWaitsForAMailboxToBeWhole(t *testing.T) {
+	t.Parallel()
+	if os.Getuid() != 0 {
+		t.Skip("allow_other needs root, or user_allow_other in fuse.conf")
+	}
+	p := newPair(t, "maildir")
+	harness.Build(t, p.dove.maildir(), "dove", harness.Mails(t, 24), "INBOX", "Work")
+	p.own()
+	user, group := nobody(t), p.Must("id", "-g", "nobody")
+	p.Mount("ours/Maildir", []string{
+		"-o", "mail_location=maildir:" + p.Path("backing"), "-o", fmt.Sprintf("allow_other,uid=%d,gid=%s", user, strings.TrimSpace(group)),
+	}, p.gated()...)
+	p.Eventually("the newest mails are shown", 30*time.Second, func() error {
+		if n := len(shownIn(t, p.ours.maildir().Path)); n != 12 {
+			return fmt.Errorf("%d mails", n)
+		}
+		return nil
+	})
+	r := p.ours.try(nil, "fetch", "uid", "mailbox", "INBOX", "all")
+	if r.status == 0 || !strings.Contains(r.stderr, "dovecot-uidlist") || !strings.Contains(r.stderr, "temporarily unavailable") || strings.Contains(r.stdout, "uid") {
+		t.Errorf("exit status %d: %s%s", r.status, r.stdout, r.stderr)
+	}
+	must(t, os.WriteFile(filepath.Join(p.Path("gate"), "open"), nil, 0o644))
+	p.Eventually("it serves both mailboxes", time.Minute, func() error {
+		if r := p.ours.try(nil, "fetch", "uid", "mailbox", "*", "all"); r.status != 0 || strings.Count(r.stdout, "uid:") != 24 {
+			return fmt.Errorf("%s%s", r.stdout, r.stderr)
+		}
+		return nil
+	})
+	same(t, p.ours, p.dove)
+}

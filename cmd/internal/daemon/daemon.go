@@ -157,7 +157,7 @@ func newMounted(ctx context.Context, o Options, dir string, j *journal.Journal) 
 		return nil, err
 	}
 	if m.fill != nil {
-		o.Pair.Options.Kept = m.fill.fetcher.kept
+		o.Pair.Options.Kept, o.Pair.Options.Progress = m.fill.fetcher.kept, m.fill.filling
 	}
 	m.engine = mirror.NewEngine(o.Pair, o.Request, mirror.Timing{FullSync: o.Config.FullSyncInterval, Poll: o.Config.PollInterval}, j)
 	m.port = newPort(o, dir, j, m.engine, tree)
@@ -177,6 +177,9 @@ func (m *mounted) mountOptions() fusefs.Options {
 		Backing: m.backing, Mountpoint: m.o.Mountpoint, Engine: m.port, Logger: m.o.Logger,
 		FSName: m.o.Source, ReadOnly: c.ReadOnly, AllowOther: c.AllowOther, DefaultPermissions: c.DefaultPermissions, CommitDeliveries: c.Commit == "remote",
 		Protect: !samePath(m.o.Mountpoint, m.o.Local.Path),
+	}
+	if m.fill != nil {
+		opts.Filling = m.fill.filling
 	}
 	if opts.FSName == "" {
 		opts.FSName = "dsyncfs:" + m.o.Remote

@@ -28,6 +28,7 @@ func (f *fill) newest(ctx context.Context, v *brain.Viewer) error {
 	stop := context.AfterFunc(ctx, v.Abort)
 	defer stop()
 	f.stock.Store(true)
+	f.filling.noMore() // each mail appears when it has come
 	at, err := f.inbox(ctx)
 	if err != nil {
 		return err

@@ -23,8 +23,8 @@ import (
 const (
 	// lookTime bounds how long the first round waits for a list of what the remote has.
 	lookTime = 60 * time.Second
-	// readyTime is how long the mount waits for that list, so that a program that starts with it sees all of it.
-	readyTime = 10 * time.Second
+	// readyTime is how long the mount command waits for that list. Who lists a directory waits for what is in it, see filling.
+	readyTime = 500 * time.Millisecond
 	// lookPatience leaves to rounds what vanished from the backing directory.
 	lookPatience = 24 * time.Hour
 )
@@ -38,6 +38,7 @@ type fill struct {
 	m       *mounted
 	fetcher *fetcher
 	intents *intents
+	filling *filling
 	again   bool          // an earlier mount began it
 	looked  chan struct{} // closed when everything is promised that will be
 	stock   atomic.Bool   // the remote is a Dovecot
@@ -73,7 +74,10 @@ func newFill(ctx context.Context, m *mounted, dir string) (*fill, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fill{m: m, again: again, looked: make(chan struct{}), fetcher: newFetcher(m.o, dir, m.isOffline), intents: intents}, nil
+	return &fill{
+		m: m, again: again, looked: make(chan struct{}), fetcher: newFetcher(m.o, dir, m.isOffline), intents: intents,
+		filling: newFilling(m.o.Local.Layout),
+	}, nil
 }
 
 // takesAll reports whether a mirror has no direction and leaves nothing out.
@@ -102,8 +106,11 @@ func (f *fill) run(ctx context.Context) {
 	defer f.fetcher.close()
 	f.look(ctx)
 	end := f.intents.close // the next mount goes on
-	if f.m.engine.Barrier(ctx) == nil && f.m.fuse.EndPromises() == 0 {
-		end = f.intents.remove
+	if f.m.engine.Barrier(ctx) == nil {
+		f.filling.over.Store(true)
+		if f.m.fuse.EndPromises() == 0 {
+			end = f.intents.remove
+		}
 	}
 	if err := end(); err != nil {
 		f.m.o.Logger.Warn("end of the first fill", "err", err)
@@ -113,6 +120,7 @@ func (f *fill) run(ctx context.Context) {
 // look asks the remote what it has. That it cannot be told is no error: then mails appear when they come.
 func (f *fill) look(ctx context.Context) {
 	defer close(f.looked)
+	defer f.filling.noMore()
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	start := time.Now()
@@ -124,14 +132,18 @@ func (f *fill) look(ctx context.Context) {
 	var shown map[mail.MailboxGUID]place
 	err := f.fetcher.look(ctx,
 		func(peer string, nodes []*item.Node) (err error) {
-			shown, err = f.prepare(ctx, peer, nodes)
+			if shown, err = f.prepare(ctx, peer, nodes); err == nil {
+				f.filling.expect(shown)
+			}
 			return err
 		},
 		func(box mail.Status, mails []mail.Message) error {
-			if at, ok := shown[box.GUID]; ok {
-				return f.promise(at, mails)
+			at, ok := shown[box.GUID]
+			if !ok {
+				return nil
 			}
-			return nil
+			defer f.filling.listed(at.dir)
+			return f.promise(at, mails)
 		},
 		func(v *brain.Viewer) error { return f.newest(ctx, v) })
 	switch {
@@ -147,6 +159,7 @@ func (f *fill) look(ctx context.Context) {
 type place struct {
 	name mail.Name // here and there
 	dir  string    // below the root
+	some bool      // the remote has mails there
 	here map[mail.GUID]struct{}
 	gone map[mail.GUID128]struct{} // expunged here
 }
@@ -198,7 +211,7 @@ func (f *fill) prepare(ctx context.Context, peer string, nodes []*item.Node) (_ 
 		if status.GUID.IsZero() || status.Messages > 0 && !f.again {
 			continue
 		}
-		at := place{name: node.name}
+		at := place{name: node.name, some: node.messages > 0}
 		if at.dir, err = f.m.o.Local.Layout.DirOf(node.name); err != nil {
 			return nil, err
 		}
@@ -217,6 +230,7 @@ type remoteBox struct {
 	name     mail.Name
 	guid     mail.MailboxGUID
 	validity mail.UIDValidity
+	messages uint32
 }
 
 func (f *fill) sameNames(s store.Store, nodes []*item.Node) []remoteBox {
@@ -230,7 +244,7 @@ func (f *fill) sameNames(s store.Store, nodes []*item.Node) []remoteBox {
 	for i, name := range mapper.MapAll(parts) {
 		n := nodes[i]
 		if n.Existence == mail.Exists && !n.GUID.IsZero() && n.UIDValidity != 0 && mail.JoinName(n.Parts...) == name && name.Check() == nil {
-			out = append(out, remoteBox{name, n.GUID, n.UIDValidity})
+			out = append(out, remoteBox{name, n.GUID, n.UIDValidity, n.Messages})
 		}
 	}
 	return out

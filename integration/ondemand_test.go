@@ -337,3 +337,45 @@ func (f *filling) daemonLog() string {
 	}
 	return all.String()
 }
+
+// A mailbox gets another name while its mails are still to come: what was wanted of them is not forgotten when the daemon is killed
+// then, and they can still be read.
+func TestARenamedMailboxDuringTheFirstFill(t *testing.T) {
+	t.Parallel()
+	f := newFilling(t, fillMails/2, fillRate)
+	const was, is = "Work/2026/Q1", "Renamed"
+	box := f.there.Mailboxes[was]
+	last := len(box.Messages) - 1
+	flag, removed, read := box.Messages[last], box.Messages[last-1], box.Messages[last-2]
+	old := f.inMount(flag)
+	base, _, _ := strings.Cut(filepath.Base(old), ":")
+	must(t, os.Rename(old, filepath.Join(f.mount.Dir(was), "cur", base+":2,FRS")))
+	must(t, os.Remove(f.inMount(removed)))
+	f.want[was][removed.Hash]--
+	must(t, os.Rename(f.mount.Dir(was), f.mount.Dir(is)))
+	f.want[is] = f.want[was]
+	delete(f.want, was)
+	f.underWay()
+	f.mount.Kill()
+	f.mount.Again()
+	f.Eventually("the mails are shown under the new name, as they were changed", time.Minute, func() error {
+		if _, err := locate(f.mount.Dir(is), removed.Path); err == nil {
+			return errors.New("a mail that was removed is back")
+		}
+		if path, err := locate(f.mount.Dir(is), flag.Path); err != nil || filepath.Base(path) != base+":2,FRS" {
+			return fmt.Errorf("%s, %w", path, err)
+		}
+		return nil
+	})
+	path, err := locate(f.mount.Dir(is), read.Path)
+	must(t, err)
+	if text, err := os.ReadFile(path); err != nil || harness.HashOf(text) != read.Hash {
+		t.Errorf("%d bytes, %v", len(text), err)
+	}
+	f.filled()
+	for _, msg := range f.b.Read(t).Mailboxes[is].Messages {
+		if msg.Hash == flag.Hash && msg.Flags != "FRS" {
+			t.Errorf("the mail has the flags %q at the remote", msg.Flags)
+		}
+	}
+}

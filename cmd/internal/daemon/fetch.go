@@ -30,6 +30,7 @@ const (
 var (
 	errNoPreview = errors.New("the remote is no dsyncfs, or an older one")
 	errAway      = errors.New("the remote is away")
+	errGone      = errors.New("the remote does not have it any more")
 )
 
 // How much is fetched ahead of a program at most: twice as much each time that it read what had been, else aheadLeast mails again. Who
@@ -221,7 +222,7 @@ func (f *fetcher) takeNext(ctx context.Context) (w wanted, err error) {
 		f.lose(err)
 		return w, err
 	case !there:
-		return w, errors.New("the remote does not have it any more")
+		return w, errGone
 	}
 	f.cause = nil
 	return w, nil

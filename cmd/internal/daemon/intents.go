@@ -14,7 +14,6 @@ import (
 	"sync"
 
 	"dsyncfs/fusefs"
-	"dsyncfs/mirror/mail"
 )
 
 // intentsName is the file of what programs want of mails that are still to come.
@@ -27,21 +26,21 @@ type intents struct {
 
 	mu   sync.Mutex
 	file *os.File // nil: none was kept yet, or closed
-	all  map[mail.Name]map[string]fusefs.Intent
+	all  map[boxKey]map[string]fusefs.Intent
 }
 
 // intentLine is one line of the file.
 type intentLine struct {
-	Mailbox mail.Name `json:"mailbox"`
-	Base    string    `json:"base"`
-	Was     string    `json:"was,omitempty"`
-	Want    string    `json:"want,omitempty"`
-	Settled bool      `json:"settled,omitempty"`
+	Mailbox boxKey `json:"mailbox"`
+	Base    string `json:"base"`
+	Was     string `json:"was,omitempty"`
+	Want    string `json:"want,omitempty"`
+	Settled bool   `json:"settled,omitempty"`
 }
 
 // openIntents reads what an earlier mount left. A last line that is not whole was never acknowledged.
 func openIntents(dir string) (*intents, error) {
-	t := &intents{dir: dir, all: make(map[mail.Name]map[string]fusefs.Intent)}
+	t := &intents{dir: dir, all: make(map[boxKey]map[string]fusefs.Intent)}
 	text, err := os.ReadFile(filepath.Join(dir, intentsName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("state directory: %w", err)
@@ -93,19 +92,19 @@ func (t *intents) write(l intentLine) error {
 }
 
 // add keeps an intent.
-func (t *intents) add(box mail.Name, i fusefs.Intent) error {
+func (t *intents) add(box boxKey, i fusefs.Intent) error {
 	return t.write(intentLine{Mailbox: box, Base: i.Base, Was: i.Was, Want: i.Want})
 }
 
 // settled says that an intent was carried out. If that is not kept, it is carried out again, which changes nothing.
-func (t *intents) settled(box mail.Name, base string, log *slog.Logger) {
+func (t *intents) settled(box boxKey, base string, log *slog.Logger) {
 	if err := t.write(intentLine{Mailbox: box, Base: base, Settled: true}); err != nil {
 		log.Warn("state directory", "err", err)
 	}
 }
 
 // of returns the intents about mails of a mailbox, by base name.
-func (t *intents) of(box mail.Name) []fusefs.Intent {
+func (t *intents) of(box boxKey) []fusefs.Intent {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []fusefs.Intent
@@ -117,10 +116,10 @@ func (t *intents) of(box mail.Name) []fusefs.Intent {
 }
 
 // mailboxes returns those that there are intents about.
-func (t *intents) mailboxes() []mail.Name {
+func (t *intents) mailboxes() []boxKey {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var out []mail.Name
+	var out []boxKey
 	for box, all := range t.all {
 		if len(all) > 0 {
 			out = append(out, box)

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"dsyncfs/fusefs"
-	"dsyncfs/mirror/mail"
 )
 
 func TestIntentsSurvive(t *testing.T) {
@@ -43,7 +42,7 @@ func TestIntentsSurvive(t *testing.T) {
 	if got := b.of("INBOX"); !reflect.DeepEqual(got, []fusefs.Intent{flag, gone}) {
 		t.Errorf("%+v", got)
 	}
-	if got := b.mailboxes(); !reflect.DeepEqual(got, []mail.Name{"INBOX", "Wörk"}) {
+	if got := b.mailboxes(); !reflect.DeepEqual(got, []boxKey{"INBOX", "Wörk"}) {
 		t.Errorf("%q", got)
 	}
 	if err := b.add("INBOX", fusefs.Intent{Base: "d", Was: "new/d"}); err != nil { // after what is torn

@@ -54,29 +54,20 @@ func (f *fill) newest(ctx context.Context, v *brain.Viewer) error {
 
 // inbox is where the newest mails are shown.
 func (f *fill) inbox(ctx context.Context) (at place, err error) {
-	at = place{name: mail.Inbox}
+	at = place{name: mail.Inbox, there: mail.Inbox, key: boxKey(mail.Inbox)}
 	if at.dir, err = f.m.o.Local.Layout.DirOf(mail.Inbox); err != nil {
 		return at, err
 	}
-	s, err := f.m.o.Local.Store(ctx)
-	if err != nil {
-		return at, err
-	}
-	defer func() { err = errors.Join(err, s.Close()) }()
-	refuse := func([]store.Loss) error { return errLoss }
-	if _, err := s.Refresh(ctx, store.RefreshOptions{Guard: refuse, Patience: lookPatience}); err != nil {
-		return at, err
-	}
-	boxes, _, err := s.Tree(ctx)
-	if err != nil {
-		return at, err
-	}
-	for _, box := range boxes {
-		if box.Name == mail.Inbox && !box.Status.GUID.IsZero() {
-			at.here, at.gone, err = knownIn(ctx, s, box.Status.GUID)
+	f.names.know(at.key, names{mail.Inbox, mail.Inbox})
+	return at, f.withStore(ctx, func(s store.Store) error {
+		boxes, _, err := s.Tree(ctx)
+		for _, box := range boxes {
+			if box.Name == mail.Inbox && !box.Status.GUID.IsZero() && err == nil {
+				at.here, at.gone, err = knownIn(ctx, s, box.Status.GUID)
+			}
 		}
-	}
-	return at, errors.Join(err, s.EndRound(ctx))
+		return err
+	})
 }
 
 // virtualSize counts the line ends that have no CR.

@@ -39,6 +39,7 @@ type fill struct {
 	fetcher *fetcher
 	intents *intents
 	filling *filling
+	names   nameTable
 	again   bool          // an earlier mount began it
 	looked  chan struct{} // closed when everything is promised that will be
 	stock   atomic.Bool   // the remote is a Dovecot
@@ -157,25 +158,50 @@ func (f *fill) look(ctx context.Context) {
 
 // place is a mailbox that is shown before its mails are here.
 type place struct {
-	name mail.Name // here and there
-	dir  string    // below the root
-	some bool      // the remote has mails there
-	here map[mail.GUID]struct{}
-	gone map[mail.GUID128]struct{} // expunged here
+	name  mail.Name // here
+	there mail.Name // at the remote, which may not have heard of a rename yet
+	key   boxKey
+	dir   string // below the root
+	some  bool   // the remote has mails there
+	here  map[mail.GUID]struct{}
+	gone  map[mail.GUID128]struct{} // expunged here
 }
 
-// prepare makes the mailboxes that are not here yet, as the first round would, and returns those whose mails may be promised: they
-// have no common state with the remote and, unless an earlier mount began this fill, no mail.
-func (f *fill) prepare(ctx context.Context, peer string, nodes []*item.Node) (_ map[mail.MailboxGUID]place, err error) {
+// boxKey names a mailbox whatever programs call it: by its GUID, but for the INBOX, which may take over another one.
+type boxKey string
+
+func keyOf(name mail.Name, guid mail.MailboxGUID) boxKey {
+	if name == mail.Inbox {
+		return boxKey(mail.Inbox)
+	}
+	return boxKey(guid.String())
+}
+
+// withStore looks at the Maildir and hands it to do.
+func (f *fill) withStore(ctx context.Context, do func(store.Store) error) (err error) {
 	s, err := f.m.o.Local.Store(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
 	refuse := func([]store.Loss) error { return errLoss }
 	if _, err := s.Refresh(ctx, store.RefreshOptions{Guard: refuse, Patience: lookPatience}); err != nil {
-		return nil, err
+		return err
 	}
+	return errors.Join(do(s), s.EndRound(ctx))
+}
+
+// prepare makes the mailboxes that are not here yet, as the first round would, and returns those whose mails may be promised: they
+// have no common state with the remote and, unless an earlier mount began this fill, no mail.
+func (f *fill) prepare(ctx context.Context, peer string, nodes []*item.Node) (shown map[mail.MailboxGUID]place, err error) {
+	err = f.withStore(ctx, func(s store.Store) error {
+		shown, err = f.prepareIn(ctx, s, peer, nodes)
+		return err
+	})
+	return shown, err
+}
+
+func (f *fill) prepareIn(ctx context.Context, s store.Store, peer string, nodes []*item.Node) (map[mail.MailboxGUID]place, error) {
 	bases, err := s.Base(ctx, peer)
 	if err != nil {
 		return nil, err
@@ -184,9 +210,9 @@ func (f *fill) prepare(ctx context.Context, peer string, nodes []*item.Node) (_ 
 	if err != nil {
 		return nil, err
 	}
-	here := make(map[mail.Name]mail.Status)
+	byName, byGUID := make(map[mail.Name]mail.Mailbox), make(map[mail.MailboxGUID]mail.Mailbox)
 	for _, box := range boxes {
-		here[box.Name] = box.Status
+		byName[box.Name], byGUID[box.Status.GUID] = box, box
 	}
 	deleted := make(map[mail.GUID128]bool)
 	for _, d := range deletions {
@@ -197,7 +223,10 @@ func (f *fill) prepare(ctx context.Context, peer string, nodes []*item.Node) (_ 
 		if _, common := bases[node.guid]; common || deleted[mail.GUID128(node.guid)] {
 			continue
 		}
-		status, there := here[node.name]
+		box, there := byGUID[node.guid] // a program may have renamed it
+		if !there {
+			box, there = byName[node.name]
+		}
 		if !there {
 			err := s.Create(ctx, node.name, node.guid, node.validity)
 			if errors.Is(err, store.ErrExists) || errors.Is(err, store.ErrName) {
@@ -206,13 +235,14 @@ func (f *fill) prepare(ctx context.Context, peer string, nodes []*item.Node) (_ 
 			if err != nil {
 				return nil, err
 			}
-			status = mail.Status{GUID: node.guid}
+			box = mail.Mailbox{Name: node.name, Status: mail.Status{GUID: node.guid}}
 		}
+		status := box.Status
 		if status.GUID.IsZero() || status.Messages > 0 && !f.again {
 			continue
 		}
-		at := place{name: node.name, some: node.messages > 0}
-		if at.dir, err = f.m.o.Local.Layout.DirOf(node.name); err != nil {
+		at := place{name: box.Name, there: node.name, key: keyOf(box.Name, status.GUID), some: node.messages > 0}
+		if at.dir, err = f.m.o.Local.Layout.DirOf(at.name); err != nil {
 			return nil, err
 		}
 		if status.Messages > 0 || f.again {
@@ -220,9 +250,10 @@ func (f *fill) prepare(ctx context.Context, peer string, nodes []*item.Node) (_ 
 				return nil, err
 			}
 		}
+		f.names.know(at.key, names{at.name, at.there})
 		shown[node.guid] = at
 	}
-	return shown, s.EndRound(ctx)
+	return shown, nil
 }
 
 // remoteBox is a mailbox of the remote whose name can be the same here.
@@ -289,7 +320,7 @@ func (f *fill) promise(at place, mails []mail.Message) error {
 		}
 		list = append(list, fusefs.Promised{Cur: sub == "cur", Name: name, Size: m.Size, Mtime: m.Received})
 	}
-	n, err := f.m.fuse.Promise(at.dir, f.source(at.name), list, f.intents.of(at.name))
+	n, err := f.m.fuse.Promise(at.dir, f.source(at.key), list, f.intents.of(at.key))
 	f.mu.Lock()
 	f.total += n
 	f.mu.Unlock()
@@ -299,34 +330,78 @@ func (f *fill) promise(at place, mails []mail.Message) error {
 	return err
 }
 
-func (f *fill) source(box mail.Name) fusefs.Source { return &source{f.fetcher, f.intents, box} }
+func (f *fill) source(key boxKey) fusefs.Source { return &source{f, key} }
 
-// renew has the mount remember what programs wanted of mails that had not come when the mount before ended.
+// renew has the mount remember what programs wanted of mails that had not come when the mount before ended. The mailboxes may have
+// other names by now.
 func (f *fill) renew(ctx context.Context) error {
-	var errs []error
-	for _, box := range f.intents.mailboxes() {
-		dir, err := f.m.o.Local.Layout.DirOf(box)
-		if err == nil {
-			_, err = f.m.fuse.Promise(dir, f.source(box), nil, f.intents.of(box))
+	return f.withStore(ctx, func(s store.Store) error {
+		boxes, _, err := s.Tree(ctx)
+		if err != nil {
+			return err
 		}
-		errs = append(errs, err)
+		here := make(map[boxKey]mail.Name)
+		for _, box := range boxes {
+			here[keyOf(box.Name, box.Status.GUID)] = box.Name
+		}
+		var errs []error
+		for _, key := range f.intents.mailboxes() {
+			name, there := here[key]
+			if !there {
+				continue // a program has removed it
+			}
+			f.names.know(key, names{name, name})
+			dir, err := f.m.o.Local.Layout.DirOf(name)
+			if err == nil {
+				_, err = f.m.fuse.Promise(dir, f.source(key), nil, f.intents.of(key))
+			}
+			errs = append(errs, err)
+		}
+		return errors.Join(append(errs, context.Cause(ctx))...)
+	})
+}
+
+// names are those of the mailboxes in which mails are shown.
+type names struct{ here, there mail.Name }
+
+type nameTable struct {
+	mu    sync.Mutex
+	names map[boxKey]names
+}
+
+func (t *nameTable) know(key boxKey, n names) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.names == nil {
+		t.names = make(map[boxKey]names)
 	}
-	return errors.Join(append(errs, context.Cause(ctx))...)
+	t.names[key] = n
+}
+
+func (t *nameTable) of(key boxKey) names {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.names[key]
 }
 
 // source implements [fusefs.Source] for a mailbox.
 type source struct {
-	*fetcher
-	intents *intents
-	box     mail.Name
+	f   *fill
+	key boxKey
 }
 
+// Fetch implements [fusefs.Source]. The remote may have taken over a name that the mailbox got here.
 func (s *source) Fetch(ctx context.Context, base string, size int64, next func(int) []fusefs.Following) (*os.File, error) {
-	return s.fetch(ctx, wanted{s.box, mail.GUID(base), size}, next)
+	n := s.f.names.of(s.key)
+	file, err := s.f.fetcher.fetch(ctx, wanted{n.there, mail.GUID(base), size}, next)
+	if errors.Is(err, errGone) && n.here != n.there {
+		return s.f.fetcher.fetch(ctx, wanted{n.here, mail.GUID(base), size}, next)
+	}
+	return file, err
 }
 
-func (s *source) Intend(i fusefs.Intent) error { return s.intents.add(s.box, i) }
-func (s *source) Settled(base string)          { s.intents.settled(s.box, base, s.log) }
+func (s *source) Intend(i fusefs.Intent) error { return s.f.intents.add(s.key, i) }
+func (s *source) Settled(base string)          { s.f.intents.settled(s.key, base, s.f.m.o.Logger) }
 
 // awaitLook waits until everything is promised that will be, for as long as that is worth it. f may be nil.
 func (f *fill) awaitLook(ctx context.Context, limit time.Duration) {

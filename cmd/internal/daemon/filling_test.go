@@ -58,11 +58,11 @@ func TestListingsWaitForTheirList(t *testing.T) {
 
 		g := newFilling(maildir.MaildirPlusPlus)
 		late := g.waits("cur")
-		time.Sleep(awaitTime - 1)
+		time.Sleep(awaitTime - time.Second)
 		if late() {
 			t.Error("it has not waited long enough")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Second)
 		if !late() || !g.waits("")() {
 			t.Error("it waits for ever")
 		}

@@ -382,6 +382,11 @@ func (x *exchange) settle(theirs *item.State) error {
 		RemoteEpoch:   theirs.Epoch,
 		Remote:        store.Numbers{UIDNext: theirs.UIDNext, Messages: theirs.Messages, HighestModSeq: theirs.HighestModSeq},
 	}
+	if x.r.dir == twoWay {
+		// Another program may have used up UIDs meanwhile. With equal numbers nobody would tell of that any more.
+		next := min(s.Local.UIDNext, s.Remote.UIDNext)
+		s.Local.UIDNext, s.Remote.UIDNext = next, next
+	}
 	x.r.newBases[x.own.GUID] = s
 	return nil
 }

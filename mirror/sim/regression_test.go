@@ -511,6 +511,23 @@ var regressions = map[string]string{
 		{"Op":"delete","Side":1,"Seed":4147663844995571094}
 		{"Op":"sync","Side":1,"Seed":1024226802854392237,"Type":"s","Fault":{"What":"eintr","At":5,"Seed":3175328810994372521}}
 		{"Op":"sync","Side":1,"Seed":18223336578481547374,"Type":"s"}`,
+	"a UID that another program used up during a push was told to nobody": `
+		fs ++
+		{"Op":"create","Side":0,"Seed":8831335971238928316}
+		{"Op":"sync","Side":1,"Seed":11337003777226950295,"Type":"c"}
+		{"Op":"sync","Side":1,"Seed":15116579977756820794,"Type":"s","Users":2}
+		{"Op":"sync","Side":1,"Seed":7596377778224611101,"Type":"s","Users":5,"Restore":true}
+		{"Op":"sync","Side":1,"Seed":133037523880588804,"Type":"s","Users":6,"Restore":true}
+		{"Op":"deliver","Side":0,"Seed":11019142664086794599}
+		{"Op":"copy","Side":1,"Seed":13055800504590464026}
+		{"Op":"deliver","Side":0,"Seed":4421400282887509963}
+		{"Op":"live","Side":0,"Seed":6587036141611773540,"Users":7}
+		{"Op":"expunge","Side":1,"Seed":12480970163076853194}
+		{"Op":"flag","Side":0,"Seed":8470554351500643396}
+		{"Op":"live","Side":0,"Seed":8774843251173521059,"Users":21}
+		{"Op":"deliver","Side":0,"Seed":7162175235461926460}
+		{"Op":"keyword","Side":1,"Seed":318283338639324399}
+		{"Op":"live","Side":0,"Seed":8890433834950708314,"Wire":true,"Users":22}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -218,9 +218,11 @@ func cutPort(hostport string) (host string, port int, err error) {
 	return host, int(n), nil
 }
 
+// addr returns the address that s is, the zero one if it is none. A zone is the name of an interface; netip takes anything for
+// one, also what ends the brackets around an address.
 func addr(s string) netip.Addr {
 	a, err := netip.ParseAddr(s)
-	if err != nil {
+	if err != nil || !isHostName(a.Zone()) {
 		return netip.Addr{}
 	}
 	return a

@@ -42,6 +42,16 @@ func (b breaking) Recv() (item.Item, error) {
 	return b.Peer.Recv()
 }
 
+// breaksAt connects two brains within the process until so many items went through, either way.
+func breaksAt(n int64) link {
+	return func() (brain.Peer, brain.Peer, error) {
+		var left atomic.Int64
+		left.Store(n)
+		m, s := brain.Pipe()
+		return breaking{m, &left}, s, nil
+	}
+}
+
 // A mail that came to one side in a round that broke off, and was moved on or expunged at the other one since then, must not come
 // back from there. The round breaks at each of its items, a first one and a later one, with either side as the master; what
 // completes it is a round from the last common state or one that compares everything.
@@ -78,16 +88,11 @@ func breakRound(t *testing.T, first bool, completes item.SyncType, aStarts bool,
 	deliver(b, "new there") // so that UIDs conflict
 	deliver(b, "newer there")
 
-	var left atomic.Int64
-	left.Store(n)
 	master, slave := a, b
 	if !aStarts {
 		master, slave = b, a
 	}
-	_, err, serr := syncOnce(master, slave, func() (brain.Peer, brain.Peer, error) {
-		m, s := brain.Pipe()
-		return breaking{m, &left}, s, nil
-	}, twoWay())
+	_, err, serr := syncOnce(master, slave, breaksAt(n), twoWay())
 	c.tick()
 	must(t, a.account.Move("INBOX", moved, "Work"))
 	must(t, a.account.Expunge("INBOX", expunged))
@@ -131,12 +136,7 @@ func TestAnExpungeFromBeforeABrokenFirstRoundIsNotForgotten(t *testing.T) {
 		quiet(t, a, b, inProcess)
 		must(t, a.account.Expunge("INBOX", expunged))
 		b.account.LoseMemory()
-		var left atomic.Int64
-		left.Store(n)
-		_, err, serr := syncOnce(a, b, func() (brain.Peer, brain.Peer, error) {
-			m, s := brain.Pipe()
-			return breaking{m, &left}, s, nil
-		}, twoWay())
+		_, err, serr := syncOnce(a, b, breaksAt(n), twoWay())
 		broke = err != nil || serr != nil
 		quiet(t, a, b, inProcess)
 		if got := bodies(t, a); len(got) != 1 || got[`"kept"`] != 1 {
@@ -162,12 +162,7 @@ func TestAMailWithANewUIDIsNeverThereTwice(t *testing.T) {
 		must(t, a.account.Move("Aside", base, "INBOX"))
 		_, err = a.account.Deliver("INBOX", []byte("new"), c.tick())
 		must(t, err)
-		var left atomic.Int64
-		left.Store(n)
-		_, err, serr := syncOnce(a, b, func() (brain.Peer, brain.Peer, error) {
-			m, s := brain.Pipe()
-			return breaking{m, &left}, s, nil
-		}, twoWay())
+		_, err, serr := syncOnce(a, b, breaksAt(n), twoWay())
 		broke = err != nil || serr != nil
 		if got := bodies(t, b); got[`"copied"`] != 2 {
 			t.Errorf("broken at item %d: %v", n, got)

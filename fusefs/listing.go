@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"dsyncfs/fusefs/inode"
+	"dsyncfs/mirror/vfs"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -373,15 +374,18 @@ func (f *fileSystem) fetchAttrs(fd *descriptor, entries []inode.Entry) {
 	}
 }
 
-// staleLock is the age of a lock whose owner died.
-const staleLock = 2 * time.Minute
+// staleAge is the age of a lock, or of a file that was to replace another one, whose owner died.
+const staleAge = 2 * time.Minute
 
-// isStaleLock reports whether the lock in a directory is one that stays until somebody removes it. Any other comes and goes: a
-// program that reads what is listed (notmuch does, and gives up) would not find it.
-func isStaleLock(dir int) bool {
+// comesAndGoes reports whether a name of a directory is that of a lock or of a file that is about to replace another one: a program
+// that reads what is listed (notmuch does, and gives up) would not find it. A stale one stays until somebody removes it.
+func comesAndGoes(dir int, name string) bool {
+	if _, temp := vfs.TempOwner(name); name != lockName && !temp {
+		return false
+	}
 	var st unix.Stat_t
-	err := unix.Fstatat(dir, lockName, &st, statFlags)
-	return err == nil && time.Since(time.Unix(st.Mtim.Unix())) > staleLock
+	err := unix.Fstatat(dir, name, &st, statFlags)
+	return err != nil || time.Since(time.Unix(st.Mtim.Unix())) <= staleAge
 }
 
 // listPlain adds the entries of a snapshot, which is taken when the reading starts.
@@ -395,7 +399,7 @@ func (f *fileSystem) listPlain(d *directory, fd *descriptor, in *fuse.ReadIn, at
 	if in.Offset == 0 || !l.read {
 		l.entries, l.read = nil, true
 		err := readNames(fd.fd, func(e dirent) {
-			if e.name != lockName || isStaleLock(fd.fd) {
+			if !comesAndGoes(fd.fd, e.name) {
 				l.entries = append(l.entries, e)
 			}
 		})

@@ -455,6 +455,16 @@ func TestADeletedMailboxIsNotKeptOpen(t *testing.T) {
 	closed(t, before)
 }
 
+// A store makes a file anew for each line that it takes out of a uidlist.
+func TestAFileThatIsToReplaceAnotherOneIsNotListed(t *testing.T) {
+	m := mountMaildir(t, nil)
+	out := m.sh(t, `cd $M; touch .dovecot-uidlist.4711.12.tmp .x.tmp .4711.12.tmp; ls -A | grep tmp$
+		echo; touch -d '1 hour ago' .dovecot-uidlist.4711.12.tmp; ls -A | grep tmp$`)
+	if want := ".4711.12.tmp\n.x.tmp\ntmp\n\n.4711.12.tmp\n.dovecot-uidlist.4711.12.tmp\n.x.tmp\ntmp\n"; out != want {
+		t.Errorf("listed: %q, want %q", out, want)
+	}
+}
+
 // A lock is found by who asks for it and not listed, unless its owner is long dead: whoever reads all that is listed would find that
 // it is gone.
 func TestALockIsNotListed(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 )
@@ -81,6 +82,20 @@ func createTemp(d Dir, name string, perm uint32) (string, File, error) {
 			return temp, f, err
 		}
 	}
+}
+
+// TempOwner returns the id of the process that made a file of that name to replace another one with it; false: it is no such name.
+func TempOwner(name string) (pid int, ok bool) {
+	parts := strings.Split(name, ".")
+	n := len(parts)
+	if n < 5 || parts[0] != "" || parts[n-1] != "tmp" {
+		return 0, false
+	}
+	if _, err := strconv.ParseUint(parts[n-2], 10, 64); err != nil {
+		return 0, false
+	}
+	pid, err := strconv.Atoi(parts[n-3])
+	return pid, err == nil && pid > 0
 }
 
 // countWriter counts what has been written.

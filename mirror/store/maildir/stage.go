@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -79,15 +78,10 @@ func isReplacement(name string) bool {
 	return (strings.HasSuffix(name, ".tmp") || strings.HasSuffix(name, ".dsyncfs")) && (strings.HasPrefix(name, ".dovecot-") || strings.HasPrefix(name, "."+subscriptionsName+"."))
 }
 
-// orphaned reports whether a replacement is of a process that is gone: it is of no use to anybody then. The name ends in the
-// process id, a number and ".tmp" (vfs.Replace).
+// orphaned reports whether a replacement is of a process that is gone: it is of no use to anybody then.
 func orphaned(name string) bool {
-	parts := strings.Split(name, ".")
-	if !isReplacement(name) || len(parts) < 4 {
-		return false
-	}
-	pid, err := strconv.Atoi(parts[len(parts)-3])
-	return err == nil && pid > 0 && !alive(pid)
+	pid, ok := vfs.TempOwner(name)
+	return ok && isReplacement(name) && !alive(pid)
 }
 
 func (s *Store) sweep(dir vfs.Dir, ours func(name string) bool) error {

@@ -40,9 +40,11 @@ func (f *fill) newest(ctx context.Context, v *brain.Viewer) error {
 		details := *it
 		details.Body = nil
 		var sizes virtualSize
-		if m.Size, err = f.fetcher.kept.addWhole(mail.Inbox, &details, io.TeeReader(it.Body, &sizes)); err != nil {
+		size, err := f.fetcher.kept.addWhole(mail.Inbox, &details, io.TeeReader(it.Body, &sizes))
+		if err != nil {
 			return err
 		}
+		m.Size = size
 		m.VirtualSize = m.Size + sizes.bare
 		return f.promise(at, []mail.Message{m})
 	})

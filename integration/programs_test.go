@@ -178,6 +178,19 @@ func TestReadersOfTheMountWakeUp(t *testing.T) {
 	client.Type("a SELECT INBOX\r\nb IDLE\r\n")
 	m.Eventually("Dovecot's client is idle", time.Minute, func() error { return client.Says("+ idling") })
 	m.Run("sync", m.mount.Path).Want(0)
+	// neomutt, once it is woken, compares the times of the directories by the second, on any Maildir.
+	m.Eventually("a change can be told by the time", 20*time.Second, func() error {
+		for _, sub := range []string{"new", "cur"} {
+			info, err := os.Stat(filepath.Join(m.mount.Path, sub))
+			if err != nil {
+				return err
+			}
+			if info.ModTime().Unix() >= time.Now().Unix() {
+				return errors.New(sub + " changed in this second")
+			}
+		}
+		return nil
+	})
 
 	m.b.Deliver(t, "INBOX", "1767261600.M1.remote", "", harness.Note("wake up, both of you"))
 	m.soon("the mail is in the mount", func() error { return exists(m.mount.Maildir, "INBOX", "1767261600.M1.remote", "") })

@@ -30,7 +30,7 @@ func (l *look) at(ctx context.Context, v *brain.Viewer) error {
 			return nil
 		},
 		func(box mail.Status, mails []mail.Message) error {
-			l.mails[box.GUID] = slices.Clone(mails)
+			l.mails[box.GUID] = append(l.mails[box.GUID], mails...)
 			return nil
 		})
 }

@@ -47,8 +47,11 @@ func (v *Viewer) Meet(ctx context.Context) error {
 	return v.finished(ctx)
 }
 
-// Look opens a preview and tells f of the tree, and then g of each mailbox with its messages, by ascending UID. What g was told
-// holds whatever becomes of the rest. f and g must not keep their slices.
+// previewPart is how many messages of a preview are handed on at once.
+const previewPart = 1024
+
+// Look opens a preview and tells f of the tree, and then g of the messages of each mailbox, by ascending UID: some at a time, and
+// none when that were all. What g was told holds whatever becomes of the rest. f and g must not keep their slices.
 func (v *Viewer) Look(ctx context.Context, f func([]*item.Node) error, g func(mail.Status, []mail.Message) error) error {
 	if err := v.open(ctx, false); err != nil {
 		return err
@@ -64,17 +67,17 @@ func (v *Viewer) Look(ctx context.Context, f func([]*item.Node) error, g func(ma
 	if err == nil {
 		err = f(nodes)
 	}
-	var mails []mail.Message
-	for total := 0; err == nil; total += len(mails) {
+	part := make([]mail.Message, 0, previewPart)
+	for total := 0; err == nil; {
 		var it item.Item
 		if it, err = v.c.recv(ctx); err != nil {
 			return fmt.Errorf("waiting for a mailbox: %w", unexpectedEOF(err))
 		}
 		switch it := it.(type) {
 		case *item.Mailbox:
-			if mails, err = v.mails(ctx, mails[:0], maxPreview-total); err == nil {
-				err = g(it.Status, mails)
-			}
+			var n int
+			n, err = v.mails(ctx, part, maxPreview-total, func(mails []mail.Message) error { return g(it.Status, mails) })
+			total += n
 		case *item.Finish:
 			return finishError(it)
 		default:
@@ -84,14 +87,23 @@ func (v *Viewer) Look(ctx context.Context, f func([]*item.Node) error, g func(ma
 	return err
 }
 
-// mails hears the messages of a mailbox, most at most.
-func (v *Viewer) mails(ctx context.Context, out []mail.Message, most int) ([]mail.Message, error) {
+// mails hears the messages of a mailbox, most at most, and hands them to g when part is full, and at the end.
+func (v *Viewer) mails(ctx context.Context, part []mail.Message, most int, g func([]mail.Message) error) (n int, err error) {
 	last := mail.UID(0)
-	err := list(ctx, v.c, "messages", func(c *item.Change) error {
+	pass := func() error {
+		if len(part) == 0 {
+			return nil
+		}
+		n += len(part)
+		err := g(part)
+		part = part[:0]
+		return err
+	}
+	err = list(ctx, v.c, "messages", func(c *item.Change) error {
 		switch {
 		case c.Type != item.ChangeSave || c.UID <= last:
 			return fmt.Errorf("%w: message %d of a preview", ErrProtocol, c.UID)
-		case len(out) == most:
+		case n+len(part) == most:
 			return fmt.Errorf("%w: more than %d messages", ErrProtocol, maxPreview)
 		}
 		last = c.UID
@@ -99,10 +111,18 @@ func (v *Viewer) mails(ctx context.Context, out []mail.Message, most int) ([]mai
 		if c.HasSize && c.VirtualSize <= 1<<62 {
 			m.VirtualSize = int64(c.VirtualSize)
 		}
-		out = append(out, m)
+		if part = append(part, m); len(part) == cap(part) {
+			return pass()
+		}
 		return nil
 	})
-	return out, err
+	if err == nil {
+		err = pass()
+	}
+	if err == nil {
+		err = g(nil)
+	}
+	return n, err
 }
 
 func (v *Viewer) open(ctx context.Context, bodies bool) error {

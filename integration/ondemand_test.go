@@ -30,19 +30,25 @@ const (
 )
 
 func newFilling(t *testing.T, mails, rate int) *filling {
+	f := prepareFilling(t, mails)
+	f.link.Narrow(rate)
+	f.start()
+	f.shown()
+	return f
+}
+
+// prepareFilling makes all of it but the mount.
+func prepareFilling(t *testing.T, mails int) *filling {
 	m := prepareMount(t)
 	harness.Build(t, m.b, "b", harness.Mails(t, mails))
 	f := &filling{mounted: m, there: m.b.Read(t)}
 	f.want = f.there.Copies()
-	m.link.Narrow(rate)
 	t.Cleanup(func() {
 		if t.Failed() {
 			log := f.daemonLog()
 			t.Logf("the daemon's log:\n%s", log[max(0, len(log)-8000):])
 		}
 	})
-	m.start()
-	f.shown()
 	return f
 }
 
@@ -212,23 +218,29 @@ func TestChangesDuringTheFirstFill(t *testing.T) {
 		f.changes(round)
 		f.underWay()
 		if round == 0 {
-			f.mount.Kill()
-			f.mount.Again()
-			f.Eventually("the mails are shown again", time.Minute, func() error {
-				for _, box := range f.there.Mailboxes {
-					if last := len(box.Messages) - 5; last >= 4 {
-						file := box.Messages[last].Path
-						if _, err := locate(filepath.Join(f.mount.Path, filepath.Dir(filepath.Dir(file))), file); err != nil {
-							return err
-						}
-					}
-				}
-				return nil
-			})
+			f.killed()
 		}
 	}
 	f.filled()
-	f.flagged()
+	f.flagged(2)
+}
+
+// killed has the daemon killed and started again, and waits until it shows what the remote has.
+func (f *filling) killed() {
+	f.t.Helper()
+	f.mount.Kill()
+	f.mount.Again()
+	f.Eventually("the mails are shown again", time.Minute, func() error {
+		for _, box := range f.there.Mailboxes {
+			if last := len(box.Messages) - 5; last >= 4 {
+				file := box.Messages[last].Path
+				if _, err := locate(filepath.Join(f.mount.Path, filepath.Dir(filepath.Dir(file))), file); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // changes makes one of each kind of change in each mailbox.
@@ -260,8 +272,8 @@ func (f *filling) changes(round int) {
 	}
 }
 
-// flagged demands that the flag changes have reached the remote.
-func (f *filling) flagged() {
+// flagged demands that the flag changes of so many rounds have reached the remote.
+func (f *filling) flagged(rounds int) {
 	f.t.Helper()
 	n := 0
 	for _, box := range f.b.Read(f.t).Mailboxes {
@@ -272,7 +284,7 @@ func (f *filling) flagged() {
 		}
 	}
 	want := 0
-	for round := range 2 {
+	for round := range rounds {
 		for _, box := range f.there.Mailboxes {
 			if len(box.Messages)-1-4*round >= 4 {
 				want++

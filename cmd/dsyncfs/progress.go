@@ -26,7 +26,7 @@ func (a *app) progress() brain.Progress {
 		progressbar.OptionClearOnFinish(), progressbar.OptionSetDescription("syncing"))}
 }
 
-func (p *progress) Mailbox(name mail.Name, _, _ int) {
+func (p *progress) Mailbox(name mail.Name, _ mail.MailboxGUID, _, _ int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.bar.Describe(string(name))

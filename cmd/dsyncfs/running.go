@@ -163,7 +163,11 @@ func writeStatus(w io.Writer, s daemon.Status, now time.Time) {
 	fmt.Fprintf(w, "  queued     %d changes\n", s.Queued)
 	fmt.Fprintf(w, "  last round %s (%.3f s), last full sync %s, remote last heard %s\n", ago(s.LastRound), s.LastTook, ago(s.LastFull), ago(s.LastHeard))
 	fmt.Fprintf(w, "  so far     %d received, %d sent, %d flag changes, %d expunged, in %d rounds\n", s.Added, s.Sent, s.Flags, s.Expunged, s.Rounds)
-	if s.Fill != nil {
+	switch {
+	case s.Fill == nil:
+	case s.Fill.Waiting:
+		fmt.Fprintf(w, "  first fill waits for the remote to say what it has; the mount shows only what is here\n")
+	default:
 		fmt.Fprintf(w, "  first fill %d of %d mails are here\n", s.Fill.Mails-s.Fill.ToCome, s.Fill.Mails)
 	}
 	if s.Error != "" {

@@ -400,15 +400,15 @@ func (x *exchange) finish() {
 	}
 	x.altered.tell(x.r, x.mb.Name())
 	if x.alike == nil {
-		x.r.compared(x.mb.Name())
+		x.r.compared(x.mb.Name(), x.own.GUID)
 	}
 }
 
 // compared counts a mailbox that is done.
-func (r *round) compared(name mail.Name) {
+func (r *round) compared(name mail.Name, guid mail.MailboxGUID) {
 	r.boxesDone++
 	if r.Progress != nil {
-		r.Progress.Mailbox(name, r.boxesDone, r.boxesTotal)
+		r.Progress.Mailbox(name, guid, r.boxesDone, r.boxesTotal)
 	}
 }
 

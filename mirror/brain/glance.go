@@ -73,7 +73,7 @@ func (r *round) glance(ctx context.Context, box mail.Mailbox) (quiet bool, err e
 	if err := x.settle(state); err != nil {
 		return false, err
 	}
-	r.compared(box.Name)
+	r.compared(box.Name, box.Status.GUID)
 	return true, nil
 }
 

@@ -41,8 +41,8 @@ type Options struct {
 
 // Progress is told how far a round is. Its methods may be called from two goroutines.
 type Progress interface {
-	Mailbox(name mail.Name, done, total int)
-	Mails(n int, bytes int64) // received and written
+	Mailbox(name mail.Name, guid mail.MailboxGUID, done, total int) // one that is done
+	Mails(n int, bytes int64)                                       // received and written
 }
 
 // Outcome is what a round did on this side and, as far as known, on the other.

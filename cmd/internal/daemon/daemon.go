@@ -158,12 +158,11 @@ func newMounted(ctx context.Context, o Options, dir string, j *journal.Journal) 
 	}
 	if m.fill != nil {
 		o.Pair.Options.Kept, o.Pair.Options.Progress = m.fill.fetcher.kept, m.fill.filling
+		o.Pair.Dial = m.fill.dial(o.Pair.Dial)
 	}
 	m.engine = mirror.NewEngine(o.Pair, o.Request, mirror.Timing{FullSync: o.Config.FullSyncInterval, Poll: o.Config.PollInterval}, j)
 	m.port = newPort(o, dir, j, m.engine, tree)
-	if m.fill != nil {
-		m.port.intents = m.fill.intents
-	}
+	m.port.fill = m.fill
 	if m.fuse, err = fusefs.New(m.mountOptions()); err != nil {
 		return nil, err
 	}
@@ -213,12 +212,10 @@ func (m *mounted) serve(ctx context.Context, control *net.UnixListener) error {
 	engineCtx, endEngine := context.WithCancel(context.WithoutCancel(ctx))
 	defer endEngine()
 	if m.fill != nil {
+		m.fill.life = gctx
 		g.Go(func() error { m.fill.run(gctx); return nil })
 	}
-	g.Go(func() error {
-		m.fill.awaitLook(gctx, lookTime)
-		return m.engine.Run(engineCtx, flushTime)
-	})
+	g.Go(func() error { return m.engine.Run(engineCtx, flushTime) })
 	g.Go(func() error { return m.watchBacking(gctx) })
 	g.Go(func() error { return m.watchNetwork(gctx) })
 	g.Go(func() error { return m.control(gctx, control) })

@@ -96,7 +96,7 @@ func (f *fetcher) take(ctx context.Context) error {
 }
 
 // look connects and hands out what the remote has; see brain.Viewer.Look. A Dovecot, which does not tell that, is left to stock.
-// The error is errNoPreview if nothing is to be had.
+// The error is errNoPreview if nothing is to be had, errAway if there is no connection.
 func (f *fetcher) look(ctx context.Context, tree func(peer string, nodes []*item.Node) error, mails func(mail.Status, []mail.Message) error, stock func(*brain.Viewer) error) error {
 	if err := f.take(ctx); err != nil {
 		return err
@@ -107,7 +107,7 @@ func (f *fetcher) look(ctx context.Context, tree func(peer string, nodes []*item
 		return fmt.Errorf("%w: %w", errNoPreview, err)
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	stop := context.AfterFunc(ctx, v.Abort)
 	defer stop()

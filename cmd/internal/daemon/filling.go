@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"maps"
 	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,19 +20,22 @@ const awaitTime = 10 * time.Second
 // whole. It implements [fusefs.Filling], and [brain.Progress] to hear of the mailboxes that rounds are done with.
 type filling struct {
 	layout maildir.Layout
-	begun  time.Time
-	tree   chan struct{} // closed when it is known which mailboxes there are, or that it will not be
-	over   atomic.Bool   // all of them are whole
+	keep   func(mail.MailboxGUID) // is told of each mailbox that became whole, for the mounts to come
+	tree   chan struct{}          // closed when it is known which mailboxes there are, or that it will not be soon
+	over   atomic.Bool            // all of them are whole
 
 	mu     sync.Mutex
+	begun  time.Time                // since when programs may be waiting
 	opened bool                     // tree is closed
 	lists  map[string]chan struct{} // by directory; closed when it is known which mails there are
 	parts  map[mail.Name]bool       // mailboxes that are not whole; nil: it is not known which, so all but the whole ones
 	whole  map[mail.Name]bool
 }
 
-func newFilling(l maildir.Layout) *filling {
-	return &filling{layout: l, begun: time.Now(), tree: make(chan struct{}), lists: make(map[string]chan struct{}), whole: make(map[mail.Name]bool)}
+func newFilling(l maildir.Layout, keep func(mail.MailboxGUID)) *filling {
+	return &filling{
+		layout: l, keep: keep, begun: time.Now(), tree: make(chan struct{}), lists: make(map[string]chan struct{}), whole: make(map[mail.Name]bool),
+	}
 }
 
 // Await implements [fusefs.Filling].
@@ -57,7 +62,10 @@ func (f *filling) wait(until <-chan struct{}) {
 		return
 	default:
 	}
-	timer := time.NewTimer(awaitTime - time.Since(f.begun))
+	f.mu.Lock()
+	begun := f.begun
+	f.mu.Unlock()
+	timer := time.NewTimer(awaitTime - time.Since(begun))
 	defer timer.Stop()
 	select {
 	case <-until:
@@ -70,6 +78,9 @@ func (f *filling) expect(places map[mail.MailboxGUID]place) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.parts = make(map[mail.Name]bool)
+	if f.opened {
+		f.begun = time.Now() // the remote was away until now
+	}
 	for _, at := range places {
 		if at.some {
 			f.lists[at.dir] = make(chan struct{})
@@ -89,7 +100,7 @@ func (f *filling) listed(dir string) {
 	}
 }
 
-// noMore says that nothing more will be told of what the remote has.
+// noMore says that nothing more will be told of what the remote has, or not before it is back.
 func (f *filling) noMore() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -119,11 +130,34 @@ func (f *filling) Whole(dir string) bool {
 	return !ok || f.whole[name] || f.parts != nil && !f.parts[name]
 }
 
-// Mailbox implements [brain.Progress].
-func (f *filling) Mailbox(name mail.Name, _, _ int) {
+// renamed says that a program is about to give a mailbox, and what is below it, another name. The old one stays what it was, as it
+// may come to nothing.
+func (f *filling) renamed(from, to mail.Name) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for name := range f.whole {
+		if name == to || name.IsBelow(to) {
+			delete(f.whole, name)
+		}
+	}
+	for _, set := range []map[mail.Name]bool{f.parts, f.whole} {
+		for _, name := range slices.Collect(maps.Keys(set)) {
+			if name == from || name.IsBelow(from) {
+				set[to+name[len(from):]] = true
+			}
+		}
+	}
+}
+
+// Mailbox implements [brain.Progress].
+func (f *filling) Mailbox(name mail.Name, guid mail.MailboxGUID, _, _ int) {
+	f.mu.Lock()
+	known := f.whole[name] || f.over.Load()
 	f.whole[name] = true
+	f.mu.Unlock()
+	if !known {
+		f.keep(guid)
+	}
 }
 
 // Mails implements [brain.Progress].

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +31,7 @@ func (f *filling) waits(dir string) (back func() bool) {
 // A directory can be listed when the list of what is in it has come; none waits for ever.
 func TestListingsWaitForTheirList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFilling(maildir.MaildirPlusPlus)
+		f := newFilling(maildir.MaildirPlusPlus, nil)
 		expect := func(when string, want map[string]bool, got map[string]func() bool) {
 			t.Helper()
 			for dir, back := range got {
@@ -56,7 +57,7 @@ func TestListingsWaitForTheirList(t *testing.T) {
 		want[".Work/new"] = true
 		expect("at the end", want, all)
 
-		g := newFilling(maildir.MaildirPlusPlus)
+		g := newFilling(maildir.MaildirPlusPlus, nil)
 		late := g.waits("cur")
 		time.Sleep(awaitTime - time.Second)
 		if late() {
@@ -66,24 +67,49 @@ func TestListingsWaitForTheirList(t *testing.T) {
 		if !late() || !g.waits("")() {
 			t.Error("it waits for ever")
 		}
+
+		h := newFilling(maildir.MaildirPlusPlus, nil)
+		h.noMore()
+		if time.Sleep(time.Hour); !h.waits("cur")() {
+			t.Error("it waits for a remote that is away")
+		}
+		h.expect(map[mail.MailboxGUID]place{{1}: {name: mail.Inbox, some: true}})
+		back := h.waits("cur")
+		if back() {
+			t.Error("it does not wait for a remote that has come back")
+		}
+		if h.listed(""); !back() {
+			t.Error("it waits for a list that has come")
+		}
 	})
 }
 
-// Mailboxes are whole once a round is done with them, and those that the remote does not have are from the beginning, when that is
-// known.
+// Mailboxes are whole once a round is done with them, whatever a program calls them by then, and those that the remote does not
+// have are from the beginning, when that is known.
 func TestWhichMailboxesAreWhole(t *testing.T) {
-	f := newFilling(maildir.MaildirPlusPlus)
-	expect := func(when string, inbox, work, own bool) {
+	var kept []mail.MailboxGUID
+	f := newFilling(maildir.MaildirPlusPlus, func(box mail.MailboxGUID) { kept = append(kept, box) })
+	expect := func(when string, want map[string]bool) {
 		t.Helper()
-		if a, b, c := f.Whole(""), f.Whole(".Work"), f.Whole(".Own"); a != inbox || b != work || c != own {
-			t.Errorf("%s: INBOX %v, Work %v, Own %v", when, a, b, c)
+		for dir, whole := range want {
+			if f.Whole(dir) != whole {
+				t.Errorf("%s: %q is whole: %v", when, dir, !whole)
+			}
 		}
 	}
-	expect("at first", false, false, false)
-	f.expect(map[mail.MailboxGUID]place{{1}: {name: mail.Inbox}, {2}: {name: "Work", dir: ".Work"}})
-	expect("with the tree", false, false, true)
-	f.Mailbox(mail.Inbox, 1, 2)
-	expect("after the INBOX", true, false, true)
+	expect("at first", map[string]bool{"": false, ".Work": false, ".Own": false})
+	f.expect(map[mail.MailboxGUID]place{{1}: {name: mail.Inbox}, {2}: {name: "Work", dir: ".Work"}, {3}: {name: "Work/2026", dir: ".Work.2026"}})
+	expect("with the tree", map[string]bool{"": false, ".Work": false, ".Work.2026": false, ".Own": true})
+	f.Mailbox(mail.Inbox, mail.MailboxGUID{1}, 1, 3)
+	f.Mailbox(mail.Inbox, mail.MailboxGUID{1}, 1, 3)
+	expect("after the INBOX", map[string]bool{"": true, ".Work": false, ".Work.2026": false, ".Own": true})
+	f.Mailbox("Work/2026", mail.MailboxGUID{3}, 2, 3)
+	f.renamed("Own", "Owned")
+	f.renamed("Work", "Own")
+	expect("after a rename", map[string]bool{"": true, ".Own": false, ".Own.2026": true, ".Owned": true})
 	f.over.Store(true)
-	expect("at the end", true, true, true)
+	expect("at the end", map[string]bool{"": true, ".Own": true, ".Own.2026": true, ".Owned": true})
+	if want := []mail.MailboxGUID{{1}, {3}}; !slices.Equal(kept, want) {
+		t.Errorf("kept for the next mount: %v, want %v", kept, want)
+	}
 }

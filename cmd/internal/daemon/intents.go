@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +28,7 @@ type intents struct {
 	mu   sync.Mutex
 	file *os.File // nil: none was kept yet, or closed
 	all  map[boxKey]map[string]fusefs.Intent
+	same map[boxKey]boxKey // mailboxes that intents are kept of under another key
 }
 
 // intentLine is one line of the file.
@@ -36,11 +38,12 @@ type intentLine struct {
 	Was     string `json:"was,omitempty"`
 	Want    string `json:"want,omitempty"`
 	Settled bool   `json:"settled,omitempty"`
+	Same    boxKey `json:"same,omitempty"` // names the same mailbox as Mailbox; there is nothing else then
 }
 
 // openIntents reads what an earlier mount left. A last line that is not whole was never acknowledged.
 func openIntents(dir string) (*intents, error) {
-	t := &intents{dir: dir, all: make(map[boxKey]map[string]fusefs.Intent)}
+	t := &intents{dir: dir, all: make(map[boxKey]map[string]fusefs.Intent), same: make(map[boxKey]boxKey)}
 	text, err := os.ReadFile(filepath.Join(dir, intentsName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("state directory: %w", err)
@@ -56,16 +59,63 @@ func openIntents(dir string) (*intents, error) {
 
 // note takes a line into account. The caller holds mu, or is alone.
 func (t *intents) note(l intentLine) {
-	box := t.all[l.Mailbox]
+	key := t.key(l.Mailbox)
+	if l.Same != "" {
+		t.unite(key, t.key(l.Same))
+		return
+	}
+	box := t.all[key]
 	if l.Settled {
 		delete(box, l.Base)
 		return
 	}
 	if box == nil {
 		box = make(map[string]fusefs.Intent)
-		t.all[l.Mailbox] = box
+		t.all[key] = box
 	}
 	box[l.Base] = fusefs.Intent{Base: l.Base, Was: l.Was, Want: l.Want}
+}
+
+// key is under which intents about a mailbox are kept. The caller holds mu, or is alone.
+func (t *intents) key(box boxKey) boxKey {
+	for {
+		other, known := t.same[box]
+		if !known {
+			return box
+		}
+		box = other
+	}
+}
+
+// unite has the intents of two keys under the first one. The caller holds mu, or is alone.
+func (t *intents) unite(key, other boxKey) {
+	if key == other {
+		return
+	}
+	t.same[other] = key
+	if all := t.all[other]; t.all[key] == nil {
+		t.all[key] = all
+	} else {
+		maps.Copy(t.all[key], all)
+	}
+	delete(t.all, other)
+}
+
+// known returns under which key intents about a mailbox are kept.
+func (t *intents) known(box boxKey) boxKey {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.key(box)
+}
+
+// join keeps that a mailbox has two names, of which either may be the one that it has after the next round, and returns under
+// which key the intents about it are kept.
+func (t *intents) join(a, b boxKey) (boxKey, error) {
+	if key := t.known(a); key == t.known(b) {
+		return key, nil
+	}
+	err := t.write(intentLine{Mailbox: a, Same: b})
+	return t.known(a), err
 }
 
 func (t *intents) write(l intentLine) error {
@@ -108,14 +158,14 @@ func (t *intents) of(box boxKey) []fusefs.Intent {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []fusefs.Intent
-	for _, i := range t.all[box] {
+	for _, i := range t.all[t.key(box)] {
 		out = append(out, i)
 	}
 	slices.SortFunc(out, func(a, b fusefs.Intent) int { return strings.Compare(a.Base, b.Base) })
 	return out
 }
 
-// mailboxes returns those that there are intents about.
+// mailboxes returns the keys of those that there are intents about.
 func (t *intents) mailboxes() []boxKey {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -63,6 +63,44 @@ func TestIntentsSurvive(t *testing.T) {
 	}
 }
 
+// A mailbox that has one GUID here and another one at the remote gets either of them with the next round. What is wanted of its
+// mails is found under both, also by the next mount.
+func TestIntentsAboutAMailboxOfTwoNames(t *testing.T) {
+	dir := t.TempDir()
+	a, err := openIntents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	early, late := fusefs.Intent{Base: "a", Was: "new/a"}, fusefs.Intent{Base: "b", Was: "new/b"}
+	if err := a.add("here", early); err != nil {
+		t.Fatal(err)
+	}
+	for _, names := range [][2]boxKey{{"here", "there"}, {"there", "here"}, {"here", "here"}} {
+		if key, err := a.join(names[0], names[1]); key != "here" || err != nil {
+			t.Errorf("%q, %v", key, err)
+		}
+	}
+	if err := errors.Join(a.add("there", late), a.close()); err != nil {
+		t.Fatal(err)
+	}
+	b, err := openIntents(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []boxKey{"here", "there"} {
+		if got := b.of(name); b.known(name) != "here" || !reflect.DeepEqual(got, []fusefs.Intent{early, late}) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	b.settled("there", "a", discard())
+	if got := b.mailboxes(); !reflect.DeepEqual(got, []boxKey{"here"}) || len(b.of("here")) != 1 {
+		t.Errorf("%q, %+v", got, b.of("here"))
+	}
+	if err := b.close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // FuzzIntents holds that whatever the file holds, it can be read, and that what is kept after it is found again.
 func FuzzIntents(f *testing.F) {
 	f.Add([]byte(`{"mailbox":"INBOX","base":"a","was":"new/a"}` + "\n" + `{"mailbox":"INBOX","base":"a","settled":true}` + "\n"))

@@ -46,7 +46,7 @@ func (f *fill) newest(ctx context.Context, v *brain.Viewer) error {
 		}
 		m.Size = size
 		m.VirtualSize = m.Size + sizes.bare
-		return f.promise(at, []mail.Message{m})
+		return f.promise(at, appendPromised(nil, at, []mail.Message{m}))
 	})
 	if errors.Is(err, errFull) || ctx.Err() != nil {
 		return fmt.Errorf("%w: the rest comes with the rounds", errNoPreview)

@@ -26,8 +26,8 @@ type port struct {
 	engine  *mirror.Engine
 	tree    vfs.FS
 
-	dir     string   // the state directory of the mount
-	intents *intents // nil: none
+	dir  string // the state directory of the mount
+	fill *fill  // nil: everything is here
 
 	turn     chan struct{} // guards what follows; held while the index is read
 	lastPeer string
@@ -47,6 +47,9 @@ func (p *port) Mailbox(dir string) (mail.Name, bool) { return p.o.Local.Layout.M
 func (p *port) Record(_ context.Context, ev mail.Event) error {
 	if _, err := p.journal.Append(ev); err != nil {
 		return err
+	}
+	if p.fill != nil && ev.Op == mail.EventMailboxRename {
+		p.fill.filling.renamed(ev.Mailbox, ev.To)
 	}
 	p.engine.Notify()
 	return nil
@@ -74,8 +77,8 @@ func (p *port) Durable(ctx context.Context) error {
 	if err := p.journal.Sync(ctx, p.journal.Last()); err != nil {
 		return err
 	}
-	if p.intents != nil {
-		if err := p.intents.sync(); err != nil {
+	if p.fill != nil {
+		if err := p.fill.intents.sync(); err != nil {
 			return err
 		}
 	}

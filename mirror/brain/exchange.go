@@ -23,6 +23,7 @@ type exchange struct {
 	hasBase     bool        // both sides start from the last common state
 	commonKnown bool        // both sides know it, but may compare everything all the same
 	met         bool        // it was saved that the two mailboxes met
+	past        pasts       // what earlier exchanges left
 	alignment   alignment
 	withContent bool                                                // the own messages are described with their content's hash
 	logVoid     bool                                                // the own log is of no use any more
@@ -78,7 +79,11 @@ func (x *exchange) prepare(ctx context.Context) error {
 	knows, base := x.plausible(), x.r.bases[x.own.GUID]
 	x.own.NoBase = !knows || x.r.h.Type != item.SyncState || x.r.stock == nil && onlyMet(base)
 	if knows && x.r.ours() {
-		x.own.Since, x.own.Tried = base.Local.HighestModSeq, base.Tried
+		x.own.Since = base.Local.HighestModSeq
+		var err error
+		if x.past, err = pastsOf(base.Unsettled); err != nil {
+			return err
+		}
 	}
 	if x.r.stock != nil {
 		return x.usableGUIDs(ctx)
@@ -137,7 +142,6 @@ func (x *exchange) run(ctx context.Context, theirs *item.Mailbox) error {
 	err := both(ctx, x.send, x.receive)
 	x.noteUnsent()
 	if err != nil {
-		x.noteTry()
 		x.incoming.salvage(context.WithoutCancel(ctx))
 		return err
 	}
@@ -291,26 +295,14 @@ func (x *exchange) meet(ctx context.Context) error {
 	}
 	s := x.mb.Status()
 	x.met = true
-	return r.store.SetBase(ctx, r.baseKey(), map[mail.MailboxGUID]store.State{x.own.GUID: {
+	met := store.State{
 		UIDValidity: s.UIDValidity, Local: store.Numbers{HighestModSeq: s.HighestModSeq},
 		RemoteEpoch: r.peer.Epoch, Remote: store.Numbers{HighestModSeq: x.theirs.HighestModSeq},
-	}})
-}
-
-// noteTry saves when the first exchange since the last common state began that did not end as planned: what the own log has
-// from before, the other side got nothing of. Where an earlier one is known to one side only, or may have left mails that this one
-// found, nothing is said, nor after a push, which does not tell what the receiver knows of that.
-func (x *exchange) noteTry() {
-	saved, guid := x.r.bases, x.own.GUID
-	if x.r.ownBases != nil {
-		saved = x.r.ownBases
 	}
-	base, known := saved[guid]
-	if !known || !x.commonKnown || x.theirs == nil || onlyMet(base) || x.own.Tried+x.theirs.Tried != 0 || x.incoming.plan.Strays || x.r.h.DryRun || x.r.h.Verify {
-		return
+	if s.UIDNext > 1 {
+		met.Unsettled.Met = mail.UIDs{{First: 1, Last: s.UIDNext - 1}}.Set()
 	}
-	base.Tried = x.own.HighestModSeq
-	x.r.newBases[guid] = base
+	return r.store.SetBase(ctx, r.baseKey(), map[mail.MailboxGUID]store.State{x.own.GUID: met})
 }
 
 // onlyMet reports whether a last common state is one of meet. The mailboxes of any other had a UIDNEXT.
@@ -364,7 +356,6 @@ func (x *exchange) settle(theirs *item.State) error {
 	}
 	if theirs.ChangesDuringSync || x.incoming.desync {
 		if (x.commonKnown || x.met) && x.r.stock == nil && !x.incoming.resync && theirs.UIDValidity != 0 {
-			x.noteTry()
 			return nil // the old state still holds
 		}
 		x.r.doubt(x.own.GUID)

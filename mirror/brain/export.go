@@ -86,6 +86,7 @@ func (x *exchange) changes(ctx context.Context) iter.Seq2[*item.Change, error] {
 				entry, err, more = log()
 			}
 			c := merge.SaveRecord(&m, delta)
+			c.Past = x.past.message(m.UID)
 			if err = x.complement(ctx, c, &m); err != nil {
 				break
 			}
@@ -158,11 +159,12 @@ func (x *exchange) logItem(e store.Change) *item.Change {
 		if x.hasBase && above && !x.r.ours() {
 			return nil // the other side never had it, or asks Dovecot's way
 		}
-		at := e.ModSeq
 		if !x.r.ours() {
-			at = 0 // a Dovecot says nothing of it
+			return merge.ExpungeRecord(e.UID, e.GUID128, 0) // a Dovecot says nothing of when
 		}
-		return merge.ExpungeRecord(e.UID, e.GUID128, at)
+		c := merge.ExpungeRecord(e.UID, e.GUID128, e.ModSeq)
+		c.Past = x.past.expunge(e.UID)
+		return c
 	}
 	if above {
 		return nil // the message itself comes with the messages, or is gone again

@@ -128,7 +128,7 @@ func (x *exchange) planOptions() merge.Options {
 		o.Absence, o.Tie, o.Aligned = merge.Keep, merge.PreferRemote, merge.Local
 	case r.ours():
 		o.Absence, o.Tie = merge.Keep, merge.Union
-		o.LocalTried, o.RemoteTried = x.own.Tried, x.theirs.Tried
+		o.Past = x.past.message
 		if x.commonKnown && !x.hasBase {
 			o.LogsKnown, o.LocalSince, o.RemoteSince = true, x.own.Since, x.theirs.Since
 		}
@@ -148,6 +148,9 @@ func (x *exchange) planOptions() merge.Options {
 func (x *exchange) ownLog(yield func(merge.Logged, error) bool) {
 	for c, err := range x.logged() {
 		l := merge.Logged{UID: c.UID, Expunged: c.Expunged, GUID128: c.GUID128, ModSeq: c.ModSeq, Delta: c.Delta}
+		if c.Expunged {
+			l.Past = x.past.expunge(c.UID)
+		}
 		if !yield(l, err) || err != nil {
 			return
 		}

@@ -134,7 +134,7 @@ func (in *incoming) judge() error {
 // out, so that an unchanged mailbox is not touched.
 func (in *incoming) prepareRest() {
 	p, s := &in.plan, in.x.mb.Status()
-	b := store.Batch{Origin: in.x.r.origin(), UIDValidity: p.UIDValidity, Restart: p.Restart}
+	b := store.Batch{Origin: in.x.r.origin(), Peer: in.x.r.noted(), UIDValidity: p.UIDValidity, Restart: p.Restart}
 	in.lowest = mail.MaxUID + 1
 	for _, r := range p.Realign {
 		b.Realign = append(b.Realign, store.Realign{UID: r.UID, NewUID: r.NewUID, NewGUID: r.NewGUID})
@@ -314,7 +314,7 @@ func (in *incoming) raiseUIDNext(ctx context.Context) error {
 // commit applies the next batch. After a crash or a lost connection the rest is found missing by the next round; nothing
 // that was committed is asked for again.
 func (in *incoming) commit(ctx context.Context) error {
-	b := store.Batch{Origin: in.x.r.origin()}
+	b := store.Batch{Origin: in.x.r.origin(), Peer: in.x.r.noted()}
 	if in.finishing && !in.restDone {
 		b, in.restDone = in.rest, true
 	}

@@ -123,7 +123,6 @@ type round struct {
 	remote     map[mail.MailboxGUID]remoteNode
 	spelling   map[mail.Name][]string // names of the other side that could not be taken over as they are
 	bases      map[mail.MailboxGUID]store.State
-	ownBases   map[mail.MailboxGUID]store.State // as slave: those of bases as they are saved here; as master nil
 	newBases   map[mail.MailboxGUID]store.State
 	refused    map[mail.MailboxGUID]struct{} // as slave: told common states that this side does not know
 	moved      moved

@@ -139,7 +139,7 @@ func (r *round) sendStates() error {
 // receiveStates hears them, as the slave. One of ours must know them, too: it saves them first, and has forgotten those of a
 // mailbox that was deleted and made anew since.
 func (r *round) receiveStates(ctx context.Context) error {
-	r.bases, r.ownBases = make(map[mail.MailboxGUID]store.State), make(map[mail.MailboxGUID]store.State)
+	r.bases = make(map[mail.MailboxGUID]store.State)
 	var own map[mail.MailboxGUID]store.State
 	if r.stock == nil {
 		var err error
@@ -168,10 +168,7 @@ func (r *round) receiveStates(ctx context.Context) error {
 		}
 		base := store.State{
 			UIDValidity: s.UIDValidity, LastCommonUID: s.LastCommonUID,
-			Local: store.Numbers{HighestModSeq: s.LastCommonModSeq, Messages: s.Messages},
-		}
-		if mine.UIDValidity == s.UIDValidity && mine.LastCommonUID == s.LastCommonUID && mine.Local.HighestModSeq == s.LastCommonModSeq {
-			base.Tried, r.ownBases[s.GUID] = mine.Tried, mine
+			Local: store.Numbers{HighestModSeq: s.LastCommonModSeq, Messages: s.Messages}, Unsettled: mine.Unsettled,
 		}
 		r.bases[s.GUID] = base
 		return nil

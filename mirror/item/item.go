@@ -118,7 +118,6 @@ type Mailbox struct {
 	// Ours.
 	NoBase bool             // the sender does not start from a common state with this peer: contents are to be matched
 	Since  mail.ModSeq      // the sender's modseq at the last common state that it knows, also with NoBase; 0: it knows none
-	Tried  mail.ModSeq      // likewise at the start of the first exchange after it that did not end as planned; 0: it knows of none
 	Digest mail.ContentHash // over the GUIDs and sizes of all messages, with NoBase: equal digests make matching contents needless; zero: not sent
 }
 
@@ -182,7 +181,19 @@ type Change struct {
 	Content mail.ContentHash // sent when contents are to be matched; zero: not sent
 	POP3    string           // "ORDER UIDL", only with Verify
 	Size    int64            // in bytes, only in a preview
+	Past    Past             // of ChangeSave and ChangeExpunge
 }
+
+// Past says what exchanges since the last common state that did not end as planned had to do with a message of the sender's.
+type Past byte
+
+// The kinds of it.
+const (
+	PastNone       Past = 0
+	PastMet        Past = 'm' // it was there when the two first met
+	PastBrought    Past = 'b' // it came from the receiver
+	PastRenumbered Past = 'r' // only ChangeExpunge: it got another UID, and nobody expunged it
+)
 
 // UnknownSize is what a Dovecot sends as virtual size when nobody asked for it.
 const UnknownSize = ^uint64(0)

@@ -22,6 +22,7 @@ type fresher struct {
 	waiting  int32    // the next of its group and column without a partner; none
 	keeps    bool     // its UID is free on the other side, or the same mail is there
 	settled  bool     // by its partner
+	shared   bool     // an exchange brought it here, or the peer may have had it when the two met
 	unwanted bool     // the filter does not want it here; it takes part so that both sides count alike
 }
 
@@ -62,7 +63,7 @@ func (p *Planner) ofRecord(c *item.Change) fresher {
 	p.remoteNext = max(p.remoteNext, c.UID+1)
 	return fresher{
 		modSeq: c.ModSeq, uid: c.UID, group: p.group(c.GUID, true), marks: p.table.put(MarksOf(c)),
-		partner: none, waiting: none, unwanted: !p.o.Filter.wantsRecord(c),
+		partner: none, waiting: none, shared: c.Past != item.PastNone, unwanted: !p.o.Filter.wantsRecord(c),
 	}
 }
 
@@ -71,6 +72,7 @@ func (p *Planner) ofMessage(m *mail.Message) (fresher, error) {
 	marks, err := p.localMarks(m)
 	return fresher{
 		modSeq: m.ModSeq, uid: m.UID, group: p.group(m.GUID, false), marks: p.table.put(marks), partner: none, waiting: none,
+		shared: p.o.Past != nil && p.o.Past(m.UID) != item.PastNone,
 	}, err
 }
 

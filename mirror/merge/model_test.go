@@ -23,6 +23,7 @@ type box struct {
 	body     map[mail.GUID]string
 	log      []logEntry
 	used     map[identity]string // what each UID has ever stood for
+	past     map[mail.UID]item.Past
 	problems []string
 }
 
@@ -38,13 +39,13 @@ type identity struct {
 }
 
 func newBox(name string) *box {
-	return &box{name: name, validity: 7, next: 1, highest: 1, body: map[mail.GUID]string{}, used: map[identity]string{}}
+	return &box{name: name, validity: 7, next: 1, highest: 1, body: map[mail.GUID]string{}, used: map[identity]string{}, past: map[mail.UID]item.Past{}}
 }
 
 func (b *box) clone() *box {
 	c := *b
 	c.mails, c.log = slices.Clone(b.mails), slices.Clone(b.log)
-	c.body, c.used = maps.Clone(b.body), maps.Clone(b.used)
+	c.body, c.used, c.past = maps.Clone(b.body), maps.Clone(b.used), maps.Clone(b.past)
 	return &c
 }
 
@@ -57,6 +58,8 @@ func (b *box) status() mail.Status {
 		GUID: mail.MailboxGUID{1}, UIDValidity: b.validity, UIDNext: b.next, Messages: uint32(len(b.mails)), FirstRecent: 1, HighestModSeq: b.highest,
 	}
 }
+
+func (b *box) pastOf(uid mail.UID) item.Past { return b.past[uid] }
 
 func (b *box) tick() mail.ModSeq {
 	b.highest++

@@ -17,9 +17,6 @@ type Plan struct {
 	// without a base.
 	Unmerged bool
 
-	// Strays: mails were found that a round which broke off had left on either side.
-	Strays bool
-
 	// UIDValidity is the mailbox's new UIDVALIDITY, 0 for none (also with Restart, where an alignment was carried out before).
 	// It may equal the present one.
 	UIDValidity mail.UIDValidity

@@ -73,9 +73,9 @@ type Options struct {
 	LogsKnown               bool
 	LocalSince, RemoteSince mail.ModSeq
 
-	// LocalTried and RemoteTried: a mail that a round which broke off left was expunged at the other side after that round had
-	// begun, and the logs say so above these modseqs. 0: not known. Only for Keep.
-	LocalTried, RemoteTried mail.ModSeq
+	// Past tells of a message here what exchanges since the last common state did that did not end as planned. Only for Keep;
+	// nil: nothing.
+	Past func(mail.UID) item.Past
 
 	// Aligned names the side that took over the other's UIDVALIDITY in this round by [Align]. Its UIDNEXT is no obstacle to
 	// the other's UIDs then.

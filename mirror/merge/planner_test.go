@@ -57,7 +57,7 @@ func planned(t *testing.T, o merge.Options, local, remote side) merge.Plan {
 			s.status.UIDValidity = validity
 		}
 	}
-	o.Local, o.Log = own.messages, own.logged(0)
+	o.Local, o.Log, o.Past = own.messages, own.logged(0), own.pastOf
 	p, err := plan(o, parseChanges(t, remote.changes))
 	if err != nil {
 		t.Fatal(err)
@@ -106,74 +106,116 @@ func TestPlans(t *testing.T) {
 		{
 			name:    "a mail that has another UID here by now is not one that the peer expunged under a third",
 			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
-			local:   side{next: 14, changes: `s 1 A 1 - - 0|e 5 B|s 13 B 1 - - 0`}, remote: side{next: 7, changes: `e 3 B|s 5 B 1 - - 0`},
+			local:   side{next: 14, changes: `s 1 A 1 - - 0|er 5 B|s 13 B 1 - - 0`}, remote: side{next: 7, changes: `e 3 B|sb 5 B 1 - - 0`},
 			want: "",
 		},
 		{
-			name:    "a mail that was put back here after it had got its UID of the end there, and gone, stays",
+			name:    "a mail that an exchange brought here before it broke off, and that was expunged there, goes",
 			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
-			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 6, changes: `e 4 B|e 5 B`},
-			want: "",
-		},
-		{
-			name:    "and one that was put back there is got",
-			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
-			local:   side{next: 6, changes: `s 1 A 1 - - 0|e 4 B|e 5 B`}, remote: side{next: 8, changes: `s 7 B 1 - - 0`},
-			want: "B:7=r7/c0",
-		},
-		{
-			name:    "a mail that got new UIDs there in two rounds that broke off, and was expunged, goes here",
-			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
-			local:   side{next: 5, changes: `s 1 A 1 - - 0|s 4 B 1 - - 0`}, remote: side{next: 8, changes: `e 3 B|e 6 B|e 7 B`},
-			want: "x4",
-		},
-		{
-			name:    "and is not got from there",
-			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
-			local:   side{next: 8, changes: `s 1 A 1 - - 0|e 3 B|e 6 B|e 7 B`}, remote: side{next: 5, changes: `s 4 B 1 - - 0`},
-			want: "",
-		},
-		{
-			name:    "but one that was expunged here too, and is here again, stays",
-			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
-			local:   side{next: 6, changes: `s 1 A 1 - - 0|e 4 B|s 5 B 1 - - 0`}, remote: side{next: 8, changes: `e 3 B|e 6 B|e 7 B`},
-			want: "5>8",
-		},
-		{
-			name:    "a mail that a broken off round saved here and that was expunged there goes, whatever its UID is",
-			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
-			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B`},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|sb 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B`},
 			want: "x7",
 		},
 		{
 			name:    "and does not come back from there",
 			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
-			local:   side{next: 5, changes: `s 1 A 1 - - 0|e 4 B`}, remote: side{next: 8, changes: `s 7 B 1 - - 0`},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|e 4 B`}, remote: side{next: 8, changes: `sb 7 B 1 - - 0`},
 			want: "",
 		},
 		{
-			name:    "but one that was expunged there before a round broke off was put here by a user",
-			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep, RemoteTried: 5},
-			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B 5`},
+			name:    "but one that a user put here stays, whatever was expunged there",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B`},
 			want: "",
 		},
 		{
 			name:    "and is got from there",
-			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep, LocalTried: 5},
-			local:   side{next: 5, changes: `s 1 A 1 - - 0|e 4 B 5`}, remote: side{next: 8, changes: `s 7 B 1 - - 0`},
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|e 4 B`}, remote: side{next: 8, changes: `s 7 B 1 - - 0`},
 			want: "B:7=r7/c0",
 		},
 		{
-			name:    "one that was expunged there since then goes",
-			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep, RemoteTried: 5},
-			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B 6`},
-			want: "x7",
+			name:    "a mail that an exchange brought there, and that was expunged there, goes here, too",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 4 B 1 - - 0`}, remote: side{next: 8, changes: `eb 7 B`},
+			want: "x4",
+		},
+		{
+			name:    "and is not got again where it was expunged",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|eb 7 B`}, remote: side{next: 8, changes: `s 4 B 1 - - 0`},
+			want: "",
+		},
+		{
+			name:    "but not if it was expunged here, too, and is here again",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 6, changes: `s 1 A 1 - - 0|e 4 B|s 5 B 1 - - 0`}, remote: side{next: 8, changes: `eb 7 B`},
+			want: "5>8",
+		},
+		{
+			name:    "nor there",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|eb 7 B`}, remote: side{next: 6, changes: `e 4 B|s 5 B 1 - - 0`},
+			want: "B:8=r5/c0",
+		},
+		{
+			name:    "a mail that got new UIDs there, in exchanges that broke off, and then was expunged goes here",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|sb 4 B 1 - - 0`}, remote: side{next: 8, changes: `er 3 B|er 6 B|e 7 B`},
+			want: "x4",
+		},
+		{
+			name:    "and is not got from there",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|er 3 B|er 6 B|e 7 B`}, remote: side{next: 5, changes: `sb 4 B 1 - - 0`},
+			want: "",
+		},
+		{
+			name:    "one whose message only got another UID there was not expunged",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|sb 4 B 1 - - 0`}, remote: side{next: 8, changes: `er 3 B|er 6 B`},
+			want: "4>8",
+		},
+		{
+			name:    "nor here",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|er 3 B|er 6 B`}, remote: side{next: 5, changes: `sb 4 B 1 - - 0`},
+			want: "B:8=r4/c0",
+		},
+		{
+			name:    "a mail that both had when they met, and that was expunged there, goes",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|sm 4 B 1 - - 0`}, remote: side{next: 9, changes: `e 8 B`},
+			want: "x4",
+		},
+		{
+			name:    "and does not come back",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 9, changes: `s 1 A 1 - - 0|e 8 B`}, remote: side{next: 5, changes: `sm 4 B 1 - - 0`},
+			want: "",
+		},
+		{
+			name:    "of two that were brought, one of which was expunged there, one stays",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 6, changes: `s 1 A 1 - - 0|sb 4 B 1 - - 0|sb 5 B 1 - - 0`}, remote: side{next: 8, changes: `e 3 B|s 7 B 1 - - 0`},
+			want: "5>7 x4",
+		},
+		{
+			name:    "as here",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|e 3 B|s 7 B 1 - - 0`}, remote: side{next: 6, changes: `sb 4 B 1 - - 0|sb 5 B 1 - - 0`},
+			want: "",
 		},
 		{
 			name:    "one that was expunged on both sides and is here again is new",
 			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
-			local:   side{next: 8, changes: `s 1 A 1 - - 0|e 4 B|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B`},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|eb 4 B|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `e 4 B`},
 			want: "",
+		},
+		{
+			name:    "also if it was brought before",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|e 4 B`}, remote: side{next: 8, changes: `eb 4 B|s 7 B 1 - - 0`},
+			want: "B:7=r7/c0",
 		},
 		{
 			name:    "one that was expunged and came back there is the one that is here",

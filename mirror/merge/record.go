@@ -12,6 +12,7 @@ type Logged struct {
 	Expunged bool
 	GUID128  mail.GUID128 // of an expunged message; zero: unknown
 	ModSeq   mail.ModSeq  // of its expunge
+	Past     item.Past    // of an expunged one
 	Delta    mail.Delta   // of one that is there
 }
 

@@ -7,41 +7,46 @@ import (
 	"dsyncfs/mirror/mail"
 )
 
-// strays are mails that one side has got in a round that broke off, under the UID that they were to have in the end, and that
-// the other one has expunged since then under the UID that they had there. Nothing but the GUID tells that they are the same:
-// without this they would count as new, and what a user removed or moved on would be back.
+// strays are mails that an exchange which did not end as planned left on one side, and that the other one has expunged since then,
+// under the UID that they had there. Without this they would count as new, and what a user removed or moved on would be back.
 //
-// A mail is one if its side has it once more than the other, and that other one's log has an expunge of its GUID of which
-// this side's log knows nothing. Both sides see both lists and both logs, and so find the same.
+// A mail that its side has once more than the other is one if the other's log has an expunge of its GUID, and if one of the two came
+// from the other: an exchange brought the mail here, or brought there what was expunged. Both sides remember which UIDs were given
+// like that, and tell with each record. What a user put here himself is none, whatever was expunged there before.
 //
-// A log with two expunges of one GUID is that of a side which gave the mail a new UID before it went, perhaps the one of the
-// end. A mail with a UID above the last of these can have been put back by a user who knew of them all. One below it was there
-// before, if its side has not expunged it, too.
+// Not all that is logged counts: the expunge of a UID whose message got another one is nobody's, one that still finds its mail on
+// the other side has done its part, and one for each that this side's user did at the same time is about the same mail.
+//
+// Both sides see both lists and both logs, and so find the same.
 type strays struct {
 	p     *Planner
 	above mail.UID                  // the last UID of the last common state, from which on the logs tell of what came later
 	there map[mail.GUID128]expunges // what the peer logged
-	both  map[mail.UID]struct{}     // UIDs of logged expunges here that the peer has a record of
+	spent map[mail.UID]struct{}     // UIDs of logged expunges here that find their mail at the peer
 
-	// What is in neither column as the other side's log has its UID for expunged: mails here, negative: at the peer. If that was a
-	// change of the UID, the other side has the mail under another one.
+	// What is in neither column as the other side's log has its UID for expunged, though its message only got another one there:
+	// mails here, negative: at the peer.
 	passed map[mail.GUID128]int
 }
 
-// expunges are what a log tells of one GUID.
+// expunges count those of one GUID that one side logged.
 type expunges struct {
-	logged int
-	last   mail.UID
-	alone  int // of these, the other side logged so many not
+	all     int
+	brought int // of these, so many of mails that came from the other side
 }
 
-func (e expunges) and(uid mail.UID, known bool) expunges {
-	e.logged++
-	e.last = max(e.last, uid)
-	if !known {
-		e.alone++
+func (e expunges) and(past item.Past) expunges {
+	e.all++
+	if past == item.PastBrought {
+		e.brought++
 	}
 	return e
+}
+
+// without returns how many mails of the other side can be strays by expunges, at which it logged so many itself: in doubt none.
+func (e expunges) without(own expunges) expunges {
+	all := max(0, e.all-own.all)
+	return expunges{all: all, brought: min(all, max(0, e.brought-own.all))}
 }
 
 // newStrays returns nil where nothing is to be found: who does not want every mail does not see all of the other's, and the
@@ -52,31 +57,29 @@ func newStrays(p *Planner, above mail.UID) *strays {
 	if p.o.Mode != TwoWay || p.o.ShortGUIDs || !p.o.Filter.Empty() {
 		return nil
 	}
-	return &strays{p: p, above: above, there: make(map[mail.GUID128]expunges), both: make(map[mail.UID]struct{}), passed: make(map[mail.GUID128]int)}
+	return &strays{p: p, above: above, there: make(map[mail.GUID128]expunges), spent: make(map[mail.UID]struct{}), passed: make(map[mail.GUID128]int)}
 }
 
-// counts reports whether an expunge is one after the last common state and after a round had begun that could leave the mail.
-func (s *strays) counts(uid mail.UID, guid mail.GUID128, at, since, tried mail.ModSeq) bool {
-	after := max(since, tried)
-	return uid > s.above && !guid.IsZero() && (after == 0 || at > after)
+// counts reports whether an expunge is one after the last common state, and someone's.
+func (s *strays) counts(uid mail.UID, guid mail.GUID128, past item.Past, at, since mail.ModSeq) bool {
+	return uid > s.above && !guid.IsZero() && past != item.PastRenumbered && (since == 0 || at > since)
 }
 
-// theyExpunged takes note of an expunge in the peer's log, which this side's log knows or not.
-func (s *strays) theyExpunged(c *item.Change, known bool) {
-	if s != nil && s.counts(c.UID, c.GUID128, c.ModSeq, s.p.o.RemoteSince, s.p.o.RemoteTried) {
-		s.there[c.GUID128] = s.there[c.GUID128].and(c.UID, known)
+// theyExpunged takes note of an expunge in the peer's log whose UID nothing has here.
+func (s *strays) theyExpunged(c *item.Change) {
+	if s != nil && s.counts(c.UID, c.GUID128, c.Past, c.ModSeq, s.p.o.RemoteSince) {
+		s.there[c.GUID128] = s.there[c.GUID128].and(c.Past)
 	}
 }
 
-func (s *strays) bothKnow(uid mail.UID) {
-	if s != nil {
-		s.both[uid] = struct{}{}
-	}
-}
-
-func (s *strays) passOver(guid mail.GUID, sign int) {
-	if s != nil {
-		s.passed[guid.Hash128()] += sign
+// meets takes note of an expunge in one log that finds its mail on the other side: here, negative: at the peer.
+func (s *strays) meets(uid mail.UID, guid mail.GUID128, past item.Past, sign int) {
+	switch {
+	case s == nil:
+	case past == item.PastRenumbered:
+		s.passed[guid] += sign
+	case sign < 0:
+		s.spent[uid] = struct{}{}
 	}
 }
 
@@ -97,42 +100,51 @@ func (s *strays) remove() error {
 	for i := range p.remotes {
 		surplus[p.remotes[i].group]--
 	}
+	left := make(map[uint32]expunges)
 	for group, guid := range p.groups {
-		surplus[group] += s.passed[guid.Hash128()]
+		key := guid.Hash128()
+		surplus[group] += s.passed[key]
+		switch n := surplus[group]; {
+		case n > 0:
+			left[uint32(group)] = s.there[key].without(here[key])
+		case n < 0:
+			left[uint32(group)] = here[key].without(s.there[key])
+		}
 	}
 	p.locals = slices.DeleteFunc(p.locals, func(h fresher) bool {
-		guid := p.groups[h.group]
-		stray := s.take(s.there, here, &h, guid, &surplus[h.group], 1)
-		if stray {
-			p.plan.Expunges = append(p.plan.Expunges, Expunge{UID: h.uid, GUID: guid, Witnessed: true, Logged: p.marksOf(&h).Logged})
+		if surplus[h.group] <= 0 || !takeStray(&h, left) {
+			return false
 		}
-		return stray
+		surplus[h.group]--
+		p.plan.Expunges = append(p.plan.Expunges, Expunge{UID: h.uid, GUID: p.groups[h.group], Witnessed: true, Logged: p.marksOf(&h).Logged})
+		return true
 	})
 	p.remotes = slices.DeleteFunc(p.remotes, func(h fresher) bool {
-		return s.take(here, s.there, &h, p.groups[h.group], &surplus[h.group], -1)
+		if surplus[h.group] >= 0 || !takeStray(&h, left) {
+			return false
+		}
+		surplus[h.group]++
+		return true
 	})
 	return nil
 }
 
-// take reports whether the next mail of a GUID, in the column of that sign, is a stray, and counts it: gone are the
-// expunges of the other side, own those of its own.
-func (s *strays) take(gone, own map[mail.GUID128]expunges, h *fresher, guid mail.GUID, surplus *int, sign int) bool {
-	key := guid.Hash128()
-	e := gone[key]
-	if *surplus*sign <= 0 || e.alone == 0 {
+// takeStray reports whether a mail is a stray by one of the expunges that are left for its GUID, and takes that.
+func takeStray(h *fresher, left map[uint32]expunges) bool {
+	e := left[h.group]
+	if e.all == 0 || !h.shared && e.brought == 0 {
 		return false
 	}
-	if e.logged > 1 && (h.uid > e.last || own[key].alone > 0) {
-		return false
+	e.all--
+	if !h.shared {
+		e.brought--
 	}
-	s.p.plan.Strays = true
-	e.alone--
-	gone[key] = e
-	*surplus -= sign
+	e.brought = min(e.brought, e.all)
+	left[h.group] = e
 	return true
 }
 
-// loggedHere returns the expunges that this side logged after the last common state.
+// loggedHere returns the expunges that this side logged after the last common state, but for those that are spent.
 func (s *strays) loggedHere() (map[mail.GUID128]expunges, error) {
 	out := make(map[mail.GUID128]expunges)
 	log := &s.p.log
@@ -140,9 +152,8 @@ func (s *strays) loggedHere() (map[mail.GUID128]expunges, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.Expunged && s.counts(l.UID, l.GUID128, l.ModSeq, s.p.o.LocalSince, s.p.o.LocalTried) {
-			_, known := s.both[l.UID]
-			out[l.GUID128] = out[l.GUID128].and(l.UID, known)
+		if _, spent := s.spent[l.UID]; !spent && l.Expunged && s.counts(l.UID, l.GUID128, l.Past, l.ModSeq, s.p.o.LocalSince) {
+			out[l.GUID128] = out[l.GUID128].and(l.Past)
 		}
 		log.advance()
 	}

@@ -94,6 +94,9 @@ func parseChanges(t *testing.T, s string) []*item.Change {
 			t.Fatal(err)
 		}
 		c := &item.Change{Type: item.ChangeType(f[0][0]), UID: mail.UID(uid)}
+		if len(f[0]) > 1 {
+			c.Past = item.Past(f[0][1])
+		}
 		out = append(out, c)
 		if c.Type == item.ChangeExpunge {
 			if f[2] != "?" {
@@ -134,10 +137,11 @@ func (s side) box(t *testing.T, name string) *box {
 	for _, c := range all {
 		m := merge.MarksOf(c)
 		if c.Type == item.ChangeExpunge {
-			b.log = append(b.log, logEntry{1, false, merge.Logged{UID: c.UID, Expunged: true, GUID128: c.GUID128, ModSeq: c.ModSeq}})
+			b.log = append(b.log, logEntry{1, false, merge.Logged{UID: c.UID, Expunged: true, GUID128: c.GUID128, ModSeq: c.ModSeq, Past: c.Past}})
 			continue
 		}
 		b.insert(mail.Message{UID: c.UID, GUID: c.GUID, Flags: m.Flags, Keywords: m.Keywords, ModSeq: c.ModSeq}, "body of "+string(c.GUID))
+		b.past[c.UID] = c.Past
 		if !m.Logged.IsZero() {
 			b.log = append(b.log, logEntry{1, false, merge.Logged{UID: c.UID, Delta: m.Logged}})
 		}

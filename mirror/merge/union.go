@@ -31,8 +31,7 @@ func (r *union) record(c *item.Change) error {
 		defer r.local.advance()
 		if r.same(m, c) {
 			if c.Type == item.ChangeExpunge {
-				r.strays.theyExpunged(c, true)
-				r.strays.passOver(m.GUID, 1)
+				r.strays.meets(c.UID, m.GUID.Hash128(), c.Past, 1)
 				return r.expungeLogged(m)
 			}
 			_, err := r.settle(m, MarksOf(c))
@@ -42,19 +41,20 @@ func (r *union) record(c *item.Change) error {
 			return err
 		}
 	}
-	_, expunged, err := r.loggedExpunge(c)
-	if expunged {
-		r.strays.bothKnow(c.UID)
+	if c.Type == item.ChangeExpunge {
+		r.strays.theyExpunged(c)
+		return nil
 	}
-	switch {
-	case err != nil:
+	_, expunged, err := r.loggedExpunge(c)
+	if err != nil {
 		return err
-	case c.Type == item.ChangeExpunge:
-		r.strays.theyExpunged(c, expunged)
-		return nil
-	case expunged:
-		r.strays.passOver(c.GUID, -1)
-		return nil
+	}
+	if expunged {
+		l, err := r.log.at(c.UID)
+		if err == nil {
+			r.strays.meets(c.UID, l.GUID128, l.Past, -1)
+		}
+		return err
 	}
 	h := r.ofRecord(c)
 	r.remotes = append(r.remotes, h)

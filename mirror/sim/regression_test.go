@@ -528,6 +528,18 @@ var regressions = map[string]string{
 		{"Op":"deliver","Side":0,"Seed":7162175235461926460}
 		{"Op":"keyword","Side":1,"Seed":318283338639324399}
 		{"Op":"live","Side":0,"Seed":8890433834950708314,"Wire":true,"Users":22}`,
+	"a mail that was moved away and back was taken for the one that had yet to be told gone": `
+		fs ++
+		{"Op":"create","Side":0,"Seed":7810998907003187136}
+		{"Op":"live","Side":0,"Seed":17305024343794091332,"Wire":true,"Users":7,"Fault":{"What":"crash","At":237,"Loss":3,"Seed":7676881181012610781}}
+		{"Op":"copy","Side":0,"Seed":15871341178811454223}
+		{"Op":"deliver","Side":1,"Seed":12247549150505308659}
+		{"Op":"copy","Side":1,"Seed":13039055912768067460}
+		{"Op":"sync","Side":1,"Seed":10124547321403126060,"Type":"c"}
+		{"Op":"live","Side":0,"Seed":16477477783221016390,"Users":16}
+		{"Op":"forget","Side":0,"Seed":8912656022698873924}
+		{"Op":"empty","Side":1,"Seed":11772038753967992392}
+		{"Op":"live","Side":0,"Seed":934086550978014806,"Users":23}`,
 }
 
 func TestRegressions(t *testing.T) {

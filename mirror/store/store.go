@@ -131,7 +131,7 @@ type State struct {
 	LastCommonUID mail.UID
 	Local, Remote Numbers
 	RemoteEpoch   uint64
-	Tried         mail.ModSeq `json:",omitzero"` // the own modseq at the start of the first exchange since then that did not end as planned; 0: none is known
+	Unsettled     Unsettled `json:",omitzero"`
 }
 
 // Numbers are the parts of a mailbox's status that tell whether it changed.
@@ -211,6 +211,9 @@ type Attribute struct {
 // UIDVALIDITY each has to be at or above the UIDNEXT from before the batch, whatever the order in which they come.
 type Batch struct {
 	Origin Origin
+	// Peer is the name of a last common state in which the UIDs are to be noted that the batch gives, if there is one: see
+	// [Unsettled]. Empty: none.
+	Peer string
 
 	UIDValidity mail.UIDValidity // set to this if not 0; UIDs stay but for Realign
 	// Restart: the UIDs start anew, for a backup destination that got ahead of its source or a side that takes over another

@@ -248,7 +248,6 @@ func (d *fields) mailbox(features Features) *item.Mailbox {
 		HaveOnlyGUID128:  d.has(bOnlyGUID128),
 		NoBase:           d.has(bNoBase),
 		Since:            d.modSeq(bSince),
-		Tried:            d.modSeq(bTried),
 	}
 	d.hexBytes(bDigest, it.Digest[:])
 	if it.GUID.IsZero() {
@@ -316,6 +315,9 @@ func (d *fields) change() *item.Change {
 		var hash [16]byte
 		d.hexBytes(cHash, hash[:])
 		it.HeaderHash = string(v)
+	}
+	if d.has(cPast) {
+		it.Past = item.Past(d.char(cPast, "mbr"))
 	}
 	if it.Add&it.Remove != 0 {
 		d.fail(cRemove, errors.New("flags that are in add_flags as well"))

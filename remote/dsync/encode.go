@@ -237,7 +237,6 @@ func (r *record) encodeMailbox(b *item.Mailbox) {
 	r.setFlag(bOnlyGUID128, b.HaveOnlyGUID128)
 	r.setFlag(bNoBase, b.NoBase)
 	r.setNumber(bSince, uint64(b.Since))
-	r.setNumber(bTried, uint64(b.Tried))
 	if !b.Digest.IsZero() {
 		r.setBytesHex(bDigest, b.Digest[:])
 	}
@@ -310,6 +309,13 @@ func (r *record) encodeChange(c *item.Change) error {
 		return r.invalid(cPhysical, "%d", c.Size)
 	}
 	r.setNumber(cPhysical, uint64(c.Size))
+	switch c.Past {
+	case item.PastNone:
+	case item.PastMet, item.PastBrought, item.PastRenumbered:
+		r.setByte(cPast, byte(c.Past))
+	default:
+		return r.invalid(cPast, "%q", byte(c.Past))
+	}
 	return r.setKeywords(c.Keywords)
 }
 

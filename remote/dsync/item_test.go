@@ -99,7 +99,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			HighestPvtModSeq: modSeqs.Draw(t, "pvt"), Lost: b.Draw(t, "lost"), Ignore: b.Draw(t, "ignore"),
 			CacheFields: anyText.Draw(t, "cache"), HaveGUIDs: b.Draw(t, "guids"), HaveSaveGUIDs: b.Draw(t, "save"),
 			HaveOnlyGUID128: b.Draw(t, "only"), NoBase: b.Draw(t, "nobase"), Since: modSeqs.Draw(t, "since"),
-			Tried: modSeqs.Draw(t, "tried"), Digest: mail.ContentHash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest")),
+			Digest: mail.ContentHash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "digest")),
 		}
 		box.GUID[0] |= 1
 		if box.Lost {
@@ -126,6 +126,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			KeywordsReset: b.Draw(t, "reset"), Received: rapid.Int64Range(0, math.MaxInt64).Draw(t, "received"),
 			HasSize: b.Draw(t, "sized"), Content: mail.ContentHash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "content")),
 			POP3: rapid.StringMatching(`([0-9]+ [!-~]+)?`).Draw(t, "pop3"), Size: rapid.Int64Range(0, math.MaxInt64).Draw(t, "physical"),
+			Past: rapid.SampledFrom([]item.Past{item.PastNone, item.PastMet, item.PastBrought, item.PastRenumbered}).Draw(t, "past"),
 		}
 		c.Remove &^= c.Add
 		for range rapid.IntRange(0, 3).Draw(t, "n") {
@@ -289,9 +290,9 @@ func clearOurs(it item.Item) {
 	case *item.Node:
 		it.Messages, it.HighestModSeq, it.NoState = 0, 0, false
 	case *item.Mailbox:
-		it.NoBase, it.Since, it.Tried, it.Digest = false, 0, 0, mail.ContentHash{}
+		it.NoBase, it.Since, it.Digest = false, 0, mail.ContentHash{}
 	case *item.Change:
-		it.Content, it.POP3, it.Size = mail.ContentHash{}, "", 0
+		it.Content, it.POP3, it.Size, it.Past = mail.ContentHash{}, "", 0, item.PastNone
 	case *item.Finish:
 		it.Desync, it.Guard, it.Changed, it.Plan, it.New, it.Matched, it.Undecided = false, false, false, "", 0, 0, false
 	case *item.Request:

@@ -199,7 +199,6 @@ const (
 	bOnlyGUID128
 	bNoBase
 	bSince
-	bTried
 	bDigest
 )
 
@@ -219,7 +218,6 @@ var mailboxKind = &kind{letter: 'B', name: "mailbox", limit: lineLimit, fields: 
 	bOnlyGUID128: {name: "have_only_guid128"},
 	bNoBase:      {name: "dsyncfs_no_base", ours: true},
 	bSince:       {name: "dsyncfs_since", ours: true},
-	bTried:       {name: "dsyncfs_tried", ours: true},
 	bDigest:      {name: "dsyncfs_digest", ours: true},
 }}
 
@@ -260,6 +258,7 @@ const (
 	cContent
 	cPOP3
 	cPhysical
+	cPast
 )
 
 var changeKind = &kind{letter: 'C', name: "mail_change", limit: lineLimit, fields: []field{
@@ -279,6 +278,7 @@ var changeKind = &kind{letter: 'C', name: "mail_change", limit: lineLimit, field
 	cContent:       {name: "dsyncfs_content", ours: true},
 	cPOP3:          {name: "dsyncfs_pop3", ours: true},
 	cPhysical:      {name: "dsyncfs_physical_size", ours: true},
+	cPast:          {name: "dsyncfs_past", ours: true},
 }}
 
 const (

@@ -274,9 +274,9 @@ func (a *apply) writeNotes(context.Context) error {
 	notes := make(map[string]pendingMail)
 	for _, d := range a.adds {
 		m := d.Message
-		if string(m.GUID) != d.base || m.POP3UIDL != "" || m.POP3Order != 0 {
+		if string(m.GUID) != d.base || m.POP3UIDL != "" || m.POP3Order != 0 || a.b.Peer != "" && d.own == nil {
 			key := pendingKey(a.rec.Status.GUID, d.base)
-			notes[key] = pendingMail{GUID: m.GUID, UIDL: m.POP3UIDL, Order: m.POP3Order, Saved: m.Saved}
+			notes[key] = pendingMail{GUID: m.GUID, UIDL: m.POP3UIDL, Order: m.POP3Order, Saved: m.Saved, Peer: a.b.Peer}
 			a.notes = append(a.notes, key)
 		}
 	}
@@ -398,6 +398,11 @@ func (a *apply) enter(d *addition, m mail.Message, file string) {
 	}
 	a.edits.inserts = append(a.edits.inserts, uidLine{uid: d.uid, fields: fields.encode(d.base), base: d.base})
 	a.next = max(a.next, d.uid+1)
+	if d.own == nil {
+		a.uids.Brought = append(a.uids.Brought, d.uid)
+	} else {
+		a.uids.Renumbered = append(a.uids.Renumbered, store.Renumbered{From: d.own.UID, To: d.uid})
+	}
 	m.Size, m.VirtualSize = d.size, d.virtual
 	m.ModSeq = a.nextModSeq(m.ModSeq)
 	a.put(store.MessageRecord{Message: m, File: file})

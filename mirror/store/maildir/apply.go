@@ -49,6 +49,7 @@ type apply struct {
 	gone       map[mail.UID]struct{}  // what was expunged
 	expunging  map[mail.UID]mail.GUID // what the batch expunges
 	renumbered map[mail.UID]struct{}  // of these, the messages whose files get another UID
+	uids       store.NewUIDs          // what becomes of UIDs
 	sources    map[mail.MailboxGUID]*mailbox
 	heldDirs   map[string]vfs.Dir
 
@@ -262,6 +263,9 @@ func (a *apply) commit(context.Context) error {
 				return err
 			}
 		}
+		if err := a.noteUnsettled(tx); err != nil {
+			return err
+		}
 		if a.newUIDs() {
 			if err := tx.TrimLog(a.rec.Status.GUID, a.rec.LogStart); err != nil {
 				return err
@@ -273,6 +277,12 @@ func (a *apply) commit(context.Context) error {
 		a.remember()
 	}
 	return err
+}
+
+// noteUnsettled has the last common state with the peer say which UIDs the batch gave.
+func (a *apply) noteUnsettled(tx store.CatalogTx) error {
+	a.uids.Anew = a.newUIDs()
+	return noteUnsettled(tx, a.b.Peer, a.rec.Status.GUID, a.uids)
 }
 
 // remember keeps what is remembered of the mailbox up to date with the batch, unless that did more than to add, flag and expunge.

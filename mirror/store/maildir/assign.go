@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -25,7 +26,7 @@ func (b *boxScan) assign(ctx context.Context) error {
 		return err
 	}
 	if len(fresh)+len(b.kept) == 0 && !b.rewrite {
-		return nil
+		return b.noteRenumbered()
 	}
 	if uint64(b.next)+uint64(len(fresh)) > uint64(mail.MaxUID) {
 		return fmt.Errorf("%s: no UIDs left", describe(b.l.name))
@@ -55,7 +56,10 @@ func (b *boxScan) assign(ctx context.Context) error {
 			return err
 		}
 	}
-	return b.forgetPending(fresh)
+	if err := b.forgetPending(fresh); err != nil {
+		return err
+	}
+	return b.noteRenumbered()
 }
 
 // unlisted returns the entries without a UID whose files are really there.
@@ -216,11 +220,11 @@ func (b *boxScan) copyLines(w *uidlistWriter) error {
 // forgetPending drops the notes of a batch that was cut short, once the files that it made have their UIDs.
 func (b *boxScan) forgetPending(fresh []int32) error {
 	for _, i := range fresh {
-		_, key, noted := b.noteOf(b.files.base(i))
+		note, key, noted := b.noteOf(b.files.base(i))
 		if !noted {
 			continue
 		}
-		if err := b.dropNote(key); err != nil {
+		if err := b.dropNote(key, note, b.files.entries[i].uid); err != nil {
 			return err
 		}
 	}
@@ -237,8 +241,36 @@ func (b *boxScan) noteOf(base []byte) (note pendingMail, key string, noted bool)
 	return note, key, noted
 }
 
-func (b *boxScan) dropNote(key string) error {
-	return b.r.w.add(func(tx store.CatalogTx) error { return tx.SetValue(bucketPending, key, nil) })
+// dropNote drops the note of a file that has its UID.
+func (b *boxScan) dropNote(key string, note pendingMail, uid mail.UID) error {
+	box := b.rec.Status.GUID
+	return b.r.w.add(func(tx store.CatalogTx) error {
+		if err := noteUnsettled(tx, note.Peer, box, store.NewUIDs{Brought: []mail.UID{uid}}); err != nil {
+			return err
+		}
+		return tx.SetValue(bucketPending, key, nil)
+	})
+}
+
+// noteRenumbered notes for every peer which messages got other UIDs, in a batch that was cut short or by another program.
+func (b *boxScan) noteRenumbered() error {
+	var n store.NewUIDs
+	for from, i := range b.renumbered {
+		n.Renumbered = append(n.Renumbered, store.Renumbered{From: from, To: b.files.entries[i].uid})
+	}
+	if len(n.Renumbered) == 0 {
+		return nil
+	}
+	slices.SortFunc(n.Renumbered, func(x, y store.Renumbered) int { return cmp.Compare(x.From, y.From) })
+	box := b.rec.Status.GUID
+	return b.r.w.add(func(tx store.CatalogTx) error {
+		for peer := range tx.Values(bucketPeers) {
+			if err := noteUnsettled(tx, peer, box, n); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // note makes a note of who a file is, for a refresh after this one if that does not get as far as to give it a UID.

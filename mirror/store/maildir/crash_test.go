@@ -63,6 +63,7 @@ func newCrashRun(t *testing.T, state string) *crashRun {
 	apply(t, box, b)
 	must(t, box.Close())
 	must(t, s.EndRound(t.Context()))
+	must(t, s.SetBase(t.Context(), "peer", map[mail.MailboxGUID]store.State{crashBoxGUID: {UIDValidity: 1000, LastCommonUID: 6}}))
 	refresh(t, s, store.RefreshOptions{})
 	must(t, s.Close())
 	must(t, c.mem.Sync())
@@ -78,6 +79,7 @@ func crashRound(t *testing.T, s *maildir.Store) error {
 	defer box.Close()
 	b := store.Batch{
 		Origin: "peer",
+		Peer:   "peer",
 		Deltas: []store.FlagChange{{UID: 1, Delta: mail.Delta{Add: mail.FlagSeen, AddKeywords: mail.NewKeywords("k")}}},
 		Expunges: []store.Expunge{
 			{UID: 2, GUID: "old-2"}, {UID: 3, GUID: "old-3"},
@@ -210,6 +212,7 @@ func crashAt(t *testing.T, loss vfs.Loss, stop int64, then func(*testing.T, *vfs
 		t.Errorf("stopped at change %d, %+v: losses %+v", stop, at, losses)
 	}
 	got := inventory(t, s)
+	checkUnsettled(t, s, got)
 	for _, guid := range []mail.GUID{"old-1", "old-3", "old-4", "old-5", "old-6"} {
 		if _, there := got[guid]; !there {
 			t.Errorf("stopped at change %d, %+v: %q is lost; report %+v", stop, at, string(guid), r)
@@ -242,4 +245,24 @@ func crashAt(t *testing.T, loss vfs.Loss, stop int64, then func(*testing.T, *vfs
 		}
 	}
 	return err == nil
+}
+
+// checkUnsettled requires that it is known of each new mail that the peer brought it, and of none else.
+func checkUnsettled(t *testing.T, s *maildir.Store, got map[mail.GUID]mail.Message) {
+	t.Helper()
+	states, err := s.Base(t.Context(), "peer")
+	must(t, err)
+	unsettled := states[crashBoxGUID].Unsettled
+	brought, err := unsettled.Brought.Parse()
+	must(t, err)
+	renumbered, err := unsettled.Renumbered.Parse()
+	must(t, err)
+	for guid, m := range got {
+		if isNew := slices.Contains(crashNew, guid); brought.Has(m.UID) != isNew {
+			t.Errorf("%q has UID %d, and %q were brought", string(guid), m.UID, unsettled.Brought)
+		}
+	}
+	if renumbered.Has(3) != (got["old-3"].UID != 3) {
+		t.Errorf("UID 3 is %d now, and %q were renumbered", got["old-3"].UID, unsettled.Renumbered)
+	}
 }

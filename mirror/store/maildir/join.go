@@ -86,7 +86,7 @@ func (b *boxScan) listedOnly(row uidRecord) error {
 	if err := b.add(i, row.uid, id, virtualOf(row)); err != nil || !noted {
 		return err
 	}
-	return b.dropNote(key)
+	return b.dropNote(key, note, row.uid)
 }
 
 // renew lets a file have a new UID.
@@ -123,6 +123,10 @@ func (b *boxScan) knownOnly(r store.MessageRecord) error {
 			return b.update(i, r, false)
 		}
 	}
+	if b.renumbered == nil {
+		b.renumbered = make(map[mail.UID]int32)
+	}
+	b.renumbered[r.UID] = i
 	return b.expunge(r) // the mail itself has another UID now, or gets one
 }
 

@@ -15,6 +15,7 @@ type missingMail struct {
 	uid  mail.UID
 	guid mail.GUID128
 	file string
+	lost bool // without a witness, and not found elsewhere
 }
 
 // missingBox is what is missing from one mailbox.
@@ -29,7 +30,8 @@ type missingBox struct {
 	witnessed bool  // that the mailbox is gone
 	when      int64 // when it was deleted, as far as known
 	restore   bool  // forget instead of expunge
-	lost      int   // without a witness, and not found elsewhere
+	lost      int   // how many of mails are
+	waits     bool  // others are missing, and it is too early to decide
 	lately    store.Lost
 }
 
@@ -134,7 +136,6 @@ func (r *refresh) addMails(m *missingBox, chosen func(base string) bool) error {
 // findWitnesses counts what nobody saw going.
 func (r *refresh) findWitnesses(ctx context.Context) error {
 	elsewhere := make(map[uint64]bool) // by key of the name: of what has no witness, whether it turned up
-	unseen := make(map[*missingBox][]uint64)
 	for _, m := range r.missing {
 		if m.restore {
 			continue
@@ -150,28 +151,32 @@ func (r *refresh) findWitnesses(ctx context.Context) error {
 		if m.witnessed {
 			continue
 		}
-		for _, mm := range m.mails {
+		for i := range m.mails {
+			mm := &m.mails[i]
 			base := baseOf(mm.file)
-			if seen.expunged(mm) || r.s.held.wasHeld(m.rec.Status.GUID, mm.uid) || r.o.Witness != nil && r.o.Witness(m.rec.Name, base) {
+			if seen.expunged(*mm) || r.s.held.wasHeld(m.rec.Status.GUID, mm.uid) || r.o.Witness != nil && r.o.Witness(m.rec.Name, base) {
 				continue
 			}
-			key := moveKey([]byte(base))
-			elsewhere[key] = false
-			unseen[m] = append(unseen[m], key)
+			mm.lost = true
+			elsewhere[mm.key()] = false
 		}
 	}
 	if err := r.findElsewhere(ctx, elsewhere); err != nil {
 		return err
 	}
-	for m, keys := range unseen {
-		for _, key := range keys {
-			if !elsewhere[key] {
+	for _, m := range r.missing {
+		for i := range m.mails {
+			mm := &m.mails[i]
+			if mm.lost = mm.lost && !elsewhere[mm.key()]; mm.lost {
 				m.lost++
 			}
 		}
 	}
 	return nil
 }
+
+// key is what a mail is known by if it moved.
+func (mm *missingMail) key() uint64 { return moveKey([]byte(baseOf(mm.file))) }
 
 // findElsewhere marks the keys of mails that are in another mailbox now. It reads the whole catalog, so it is not done for
 // nothing.
@@ -288,7 +293,7 @@ func (r *refresh) record(m *missingBox) error {
 	} else {
 		r.report.Expunged += len(m.mails)
 	}
-	m.sig.dirty = m.hurry
+	m.sig.dirty = m.hurry || m.waits
 	m.rec.Signature = m.sig.encode()
 	return r.w.putMailbox(m.rec)
 }

@@ -2,7 +2,6 @@ package maildir
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -375,11 +374,9 @@ func (s *Store) Base(ctx context.Context, peer string) (map[mail.MailboxGUID]sto
 			if err != nil {
 				return fmt.Errorf("last common state: %w: %w", store.ErrCorrupt, err)
 			}
-			var st store.State
-			if err := json.Unmarshal(value, &st); err != nil {
-				return fmt.Errorf("last common state of %s: %w: %w", key, store.ErrCorrupt, err)
+			if out[guid], err = decodeState(key, value); err != nil {
+				return err
 			}
-			out[guid] = st
 		}
 		return nil
 	})

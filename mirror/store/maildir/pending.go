@@ -8,14 +8,15 @@ import (
 	"dsyncfs/mirror/store"
 )
 
-// pendingMail is the note that Apply makes of a mail before its file appears under a name that does not say its GUID. After
-// a crash between the two the next refresh finds a file without a UID, and here who it is. It makes one too of a mail that
-// took the place of another one.
+// pendingMail is the note that Apply makes of a mail before its file appears, if the name does not say its GUID or it matters
+// which peer it comes from. After a crash between the two the next refresh finds a file without a UID, or with one that it does
+// not know, and here who it is. It makes one too of a mail that took the place of another one.
 type pendingMail struct {
 	GUID  mail.GUID
 	UIDL  string `json:",omitempty"`
 	Order uint32 `json:",omitempty"`
 	Saved int64  `json:",omitempty"`
+	Peer  string `json:",omitempty"` // see store.Unsettled
 }
 
 func (p pendingMail) identity() identity {
@@ -33,4 +34,23 @@ func loadPending(tx store.CatalogTx, into map[string]pendingMail) error {
 		into[key] = p
 	}
 	return nil
+}
+
+// noteUnsettled notes what became of UIDs of a mailbox in its last common state with a peer, if there is one.
+func noteUnsettled(tx store.CatalogTx, peer string, box mail.MailboxGUID, n store.NewUIDs) error {
+	if peer == "" || !n.Anew && len(n.Brought)+len(n.Renumbered) == 0 {
+		return nil
+	}
+	value, err := tx.Value(bucketBase+peer, box.String())
+	if err != nil || value == nil {
+		return err
+	}
+	st, err := decodeState(box.String(), value)
+	if err == nil {
+		err = st.Unsettled.Note(n)
+	}
+	if err != nil {
+		return err
+	}
+	return putJSON(tx, bucketBase+peer, box.String(), st)
 }

@@ -84,6 +84,7 @@ func (a *apply) move(r store.MessageRecord, to *store.MessageRecord) {
 	fields := recordFields{guid: to.GUID, uidl: to.POP3UIDL, order: to.POP3Order, size: -1, virtual: -1}
 	a.edits.inserts = append(a.edits.inserts, uidLine{uid: to.UID, fields: fields.encode(base), base: base})
 	a.forget(r, !a.newUIDs())
+	a.uids.Renumbered = append(a.uids.Renumbered, store.Renumbered{From: r.UID, To: to.UID})
 	to.ModSeq = a.nextModSeq(0)
 	a.next = max(a.next, to.UID+1)
 	a.taken[to.UID] = struct{}{}

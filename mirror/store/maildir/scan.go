@@ -30,23 +30,24 @@ type boxScan struct {
 	keys     *keywordTable
 	newKeys  bool // the table changed
 
-	list      *uidlistFile // nil: none
-	header    uidHeader
-	listNext  mail.UID // effective next UID of the file
-	next      mail.UID
-	kept      []int32             // files that are not in the uidlist and keep the UID that the catalog knows, by UID
-	rewrite   bool                // the uidlist cannot just be appended to
-	isNew     bool                // the catalog knows nothing of the messages
-	inherited map[int32]identity  // by entry: of files that get a new UID
-	came      map[int32]movedMail // by entry: of fresh files that were in another mailbox
-	kin       map[int32]identity  // by entry: of mails with a GUID of their own whose UIDVALIDITY changed
-	restored  map[int32]identity  // by entry: what their lines of the uidlist have lost
-	missing   []missingMail       // known and not there
-	fresh     []int32             // files that the catalog did not have
-	listed    bool                // some of these had lines in the uidlist
-	hurry     bool                // something moved while we looked: look again next time
-	part      bool                // only touched names are looked at
-	state     *uidlistState       // what is to be remembered of the uidlist; nil: nothing
+	list       *uidlistFile // nil: none
+	header     uidHeader
+	listNext   mail.UID // effective next UID of the file
+	next       mail.UID
+	kept       []int32             // files that are not in the uidlist and keep the UID that the catalog knows, by UID
+	rewrite    bool                // the uidlist cannot just be appended to
+	isNew      bool                // the catalog knows nothing of the messages
+	inherited  map[int32]identity  // by entry: of files that get a new UID
+	came       map[int32]movedMail // by entry: of fresh files that were in another mailbox
+	kin        map[int32]identity  // by entry: of mails with a GUID of their own whose UIDVALIDITY changed
+	restored   map[int32]identity  // by entry: what their lines of the uidlist have lost
+	missing    []missingMail       // known and not there
+	renumbered map[mail.UID]int32  // by UID: entries of messages that are under another one now, or will be
+	fresh      []int32             // files that the catalog did not have
+	listed     bool                // some of these had lines in the uidlist
+	hurry      bool                // something moved while we looked: look again next time
+	part       bool                // only touched names are looked at
+	state      *uidlistState       // what is to be remembered of the uidlist; nil: nothing
 }
 
 // scan looks at one mailbox. again asks to be called again after the others. Before the guard has spoken (final is false)

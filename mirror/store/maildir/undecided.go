@@ -15,8 +15,9 @@ type undecided struct {
 	Since   int64
 }
 
-// waitForQuiet takes the mailboxes from which mails are still vanishing out of what is judged: a guard that is asked in the
-// middle of an rm would be shown a small loss, and then another one.
+// waitForQuiet takes what is still vanishing from mailboxes out of what is judged: a guard that is asked in the middle of an rm
+// would be shown a small loss, and then another one. What has a witness, or is in another mailbox now, does not wait with it: until
+// its expunge is logged the other side takes it for a mail that is there, and for the one that a user puts there in its place.
 func (r *refresh) waitForQuiet() error {
 	if r.o.Patience <= 0 {
 		return nil
@@ -27,9 +28,12 @@ func (r *refresh) waitForQuiet() error {
 			return false
 		}
 		var wait bool
-		wait, err = r.isVanishing(m)
-		r.report.Undecided = r.report.Undecided || wait
-		return wait
+		if wait, err = r.isVanishing(m); !wait {
+			return false
+		}
+		r.report.Undecided, m.waits, m.lost = true, true, 0
+		m.mails = slices.DeleteFunc(m.mails, func(mm missingMail) bool { return mm.lost })
+		return len(m.mails) == 0
 	})
 	return err
 }
@@ -55,7 +59,6 @@ func (r *refresh) isVanishing(m *missingBox) (bool, error) {
 	if before.Missing == m.lost && before.Since <= now.UnixMilli() {
 		return true, nil
 	}
-	return true, r.w.add(func(tx store.CatalogTx) error {
-		return putJSON(tx, bucketUndecided, key, undecided{Missing: m.lost, Since: now.UnixMilli()})
-	})
+	u := undecided{Missing: m.lost, Since: now.UnixMilli()}
+	return true, r.w.add(func(tx store.CatalogTx) error { return putJSON(tx, bucketUndecided, key, u) })
 }

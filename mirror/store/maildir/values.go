@@ -82,6 +82,14 @@ func putJSON(tx store.CatalogTx, bucket, key string, v any) error {
 	return tx.SetValue(bucket, key, data)
 }
 
+// decodeState reads the last common state of a mailbox.
+func decodeState(key string, value []byte) (st store.State, err error) {
+	if err = json.Unmarshal(value, &st); err != nil {
+		err = fmt.Errorf("last common state of %s: %w: %w", key, store.ErrCorrupt, err)
+	}
+	return st, err
+}
+
 // attributeValue is what is kept of an attribute. The value may be any bytes.
 type attributeValue struct {
 	Value      []byte

@@ -23,6 +23,7 @@ type writer struct {
 	// going are the messages that this batch expunges, by UID: an add of the same batch may give one of them another UID.
 	going map[mail.UID]*file
 	start mail.UID // UIDNEXT before the batch
+	uids  store.NewUIDs
 }
 
 // Apply implements [store.Mailbox].
@@ -40,6 +41,9 @@ func (m *mailbox) Apply(ctx context.Context, batch store.Batch) (store.Result, e
 		w := &writer{m: m, a: a, b: b, d: d, o: batch.Origin, now: a.now().Unix(), going: make(map[mail.UID]*file), start: b.status.UIDNext}
 		before := b.status
 		w.apply(batch)
+		if err := w.noteUnsettled(batch.Peer); err != nil {
+			return err
+		}
 		w.res.Changed = w.res.Changed || b.status != before
 		w.res.Status = b.status
 		res = w.res
@@ -107,6 +111,7 @@ func (w *writer) identify(batch store.Batch) {
 		w.d.validity, w.b.status.UIDValidity = batch.UIDValidity, batch.UIDValidity
 		anew = true
 	}
+	w.uids.Anew = anew
 	moves := w.takeOut(batch.Realign)
 	if batch.Restart {
 		w.b.status.UIDNext, w.b.status.FirstRecent = w.b.above(), 1
@@ -117,6 +122,7 @@ func (w *writer) identify(batch store.Batch) {
 		}
 		msg := *m.msg
 		msg.UID = w.assign(m.want, anew)
+		w.uids.Renumbered = append(w.uids.Renumbered, store.Renumbered{From: m.msg.UID, To: msg.UID})
 		msg.ModSeq = w.log(store.LogAppend, msg.UID, store.LogEntry{}, 0)
 		w.b.put(&msg)
 	}
@@ -247,7 +253,23 @@ func (w *writer) add(add store.Add, anyFree bool) {
 	w.d.files[base] = f
 	msg := messageOf(base, f, w.assign(m.UID, anyFree))
 	msg.ModSeq = w.log(store.LogAppend, msg.UID, store.LogEntry{}, m.ModSeq)
+	if gone := w.going[add.From.UID]; gone != nil && add.From.Mailbox == w.m.guid && add.Staged == "" && add.From.Held == "" {
+		w.uids.Renumbered = append(w.uids.Renumbered, store.Renumbered{From: add.From.UID, To: msg.UID})
+	} else {
+		w.uids.Brought = append(w.uids.Brought, msg.UID)
+	}
 	w.b.put(msg)
+}
+
+// noteUnsettled has the last common state with the peer say which UIDs the batch gave.
+func (w *writer) noteUnsettled(peer string) error {
+	st, known := w.a.memory.bases[peer][w.m.guid]
+	if !known {
+		return nil
+	}
+	err := st.Unsettled.Note(w.uids)
+	w.a.memory.bases[peer][w.m.guid] = st
+	return err
 }
 
 // source returns the bytes to add, and the message that is copied if there is one. A staged mail is used up.

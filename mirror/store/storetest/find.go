@@ -139,6 +139,33 @@ var stateCases = map[string]func(*testing.T, *suite){
 		s.reopen(t)
 		s.wantBase(t, "peer", map[mail.MailboxGUID]store.State{guidA: two})
 	},
+	"Base/says which UIDs batches gave since then": func(t *testing.T, s *suite) {
+		s.create(t, work, guidA)
+		common := store.State{UIDValidity: 4711, LastCommonUID: 2, Unsettled: store.Unsettled{Met: "1:2"}}
+		s.setBase(t, "peer", map[mail.MailboxGUID]store.State{guidA: common})
+		s.setBase(t, "other", map[mail.MailboxGUID]store.State{guidA: common})
+		s.save(t, work, "peer", sample(2))
+		m := s.open(t, work)
+		defer closeMailbox(t, m)
+		b := store.Batch{Peer: "peer"}
+		for uid := mail.UID(4); uid <= 6; uid++ {
+			b.Adds = append(b.Adds, store.Add{Message: sample(uid), Staged: stage(t, m, sample(uid), "brought")})
+		}
+		applyTo(t, m, b)
+		applyTo(t, m, store.Batch{Peer: "peer", Realign: []store.Realign{{UID: 2, NewUID: 8}, {UID: 5, NewUID: 9}}})
+		copied := sample(10)
+		copied.GUID = guidOf(6)
+		applyTo(t, m, store.Batch{
+			Peer:     "peer",
+			Expunges: []store.Expunge{{UID: 6, GUID: guidOf(6)}},
+			Adds:     []store.Add{{Message: copied, From: store.Location{Mailbox: guidA, UID: 6}}},
+		})
+		s.reopen(t)
+		noted := common
+		noted.Unsettled = store.Unsettled{Met: "1:2,8", Brought: "4:6,9:10", Renumbered: "2,5:6"}
+		s.wantBase(t, "peer", map[mail.MailboxGUID]store.State{guidA: noted})
+		s.wantBase(t, "other", map[mail.MailboxGUID]store.State{guidA: common})
+	},
 	"Epoch/is the same for the same memory": func(t *testing.T, s *suite) {
 		epoch := s.store.Epoch()
 		if epoch == 0 {

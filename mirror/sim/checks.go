@@ -89,6 +89,9 @@ func (c *checks) now() error {
 		if !r.born {
 			continue
 		}
+		if err := r.pushed.nowhere(); err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
 		if err := c.account(r, found); err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
@@ -123,7 +126,7 @@ func (c *checks) account(r *replica, found map[string]bool) error {
 	}
 	count := make(map[string]int)
 	for i := range a.setAside {
-		if err := c.mails(&a.setAside[i], count, found); err != nil {
+		if err := c.mails(r, &a.setAside[i], count, found); err != nil {
 			return err
 		}
 	}
@@ -132,7 +135,7 @@ func (c *checks) account(r *replica, found map[string]bool) error {
 		if b.torn && r.clean {
 			return fmt.Errorf("mailbox %q: the uidlist ends in half a line", string(b.name))
 		}
-		if err := c.mails(b, count, found); err != nil {
+		if err := c.mails(r, b, count, found); err != nil {
 			return err
 		}
 		if err := c.history(r, b); err != nil {
@@ -143,13 +146,14 @@ func (c *checks) account(r *replica, found map[string]bool) error {
 }
 
 // mails looks at the mails of a mailbox, counts them by content, and notes what was found.
-func (c *checks) mails(b *boxView, count map[string]int, found map[string]bool) error {
+func (c *checks) mails(r *replica, b *boxView, count map[string]int, found map[string]bool) error {
 	for _, f := range b.files {
 		e := c.w.ledger.contents[f.content]
 		if e == nil {
 			return fmt.Errorf("damaged: %q in %q: %.80q", f.name, string(b.name), f.content)
 		}
 		found[f.content] = true
+		e.seen(r.name)
 		if count[f.content]++; count[f.content] > e.puts {
 			return fmt.Errorf("doubled: mail %d is there %d times and was put %d times; once more in %q", e.n, count[f.content], e.puts, string(b.name))
 		}
@@ -429,7 +433,7 @@ func (c *checks) leftovers() error {
 			return err
 		}
 		for _, path := range slices.Sorted(maps.Keys(img)) {
-			if !belongs(path) {
+			if !belongs(path) && !c.w.loose[path[strings.LastIndexByte(path, '/')+1:]] {
 				return fmt.Errorf("%s: left over: %s %.60q", r.name, path, img[path])
 			}
 		}

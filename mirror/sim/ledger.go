@@ -21,7 +21,8 @@ type entry struct {
 	removes int // expunges, the near ends of moves, deletions of its mailbox
 	root    int // the content that it was before users edited it
 
-	spare bool // it is not owed: it came up in a backup
+	spare bool   // it is not owed: it came up in a backup
+	loose string // nor is it while only this replica has it: whoever delivered it there did not sync the name
 }
 
 func newLedger() *ledger { return &ledger{contents: make(map[string]*entry)} }
@@ -64,12 +65,19 @@ func (l *ledger) remove(content string) {
 // owed reports whether the mail must be somewhere. What a user wrote in the place of another mail need not outlive its mailbox:
 // whoever deletes that elsewhere knew the other mail.
 func (l *ledger) owed(e *entry) bool {
-	return !e.spare && (e.removes == 0 && e.puts > 0 || e.puts-e.copies > e.removes) && (e.n == e.root || !l.deletes)
+	return !e.spare && e.loose == "" && (e.removes == 0 && e.puts > 0 || e.puts-e.copies > e.removes) && (e.n == e.root || !l.deletes)
 }
 
 // all returns the contents in the order in which they were made.
 func (l *ledger) all() []string {
 	return slices.SortedFunc(maps.Keys(l.contents), func(a, b string) int { return l.contents[a].n - l.contents[b].n })
+}
+
+// seen says that a replica has a mail. From another one than where it was delivered a power cut must not take it.
+func (e *entry) seen(replica string) {
+	if e.loose != replica {
+		e.loose = ""
+	}
 }
 
 // rooted says that a user wrote another content in the place of one.

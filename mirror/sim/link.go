@@ -87,6 +87,7 @@ func (p *linkPeer) turn(what string) error {
 }
 
 func (p *linkPeer) Send(it item.Item) error {
+	p.r.pushed.sent(it, p.r)
 	err := p.turn("send")
 	if err == nil {
 		err = p.l.count(p.Peer)
@@ -115,6 +116,9 @@ func (p *linkPeer) Recv() (item.Item, error) {
 	it, err := p.Peer.Recv()
 	if terr := p.turn("recv"); err == nil {
 		err = terr
+	}
+	if err == nil {
+		p.r.pushed.received(it, len(p.r.turn) > 0)
 	}
 	return it, p.l.reason(err)
 }

@@ -29,6 +29,7 @@ type session struct {
 	stop   context.CancelFunc
 	slice  int       // bytes of a parcel; mails of users go ahead if they are larger than four of them
 	ops    int       // that users still do
+	clean  int       // how many are left when a user empties the fullest mailbox through the mount; negative: nobody does
 	after  time.Time // when they had done all; zero before
 	calm   time.Time // when no round of before that was under way any more; zero before
 	hurt   bool      // the journal cannot take records any more
@@ -75,6 +76,11 @@ func (w *world) live(s Step) error {
 		}
 	}
 	l := &session{w: w, step: s, mount: mount, remote: remote, rng: rand.New(rand.NewPCG(s.Seed, 5)), ops: s.Users}
+	if own := rand.New(rand.NewPCG(s.Seed, 8)); own.IntN(4) > 0 {
+		l.clean = -1
+	} else {
+		l.clean = own.IntN(s.Users + 1)
+	}
 	if s.Cut > 0 {
 		l.cuts = 1 + l.rng.IntN(3)
 	}
@@ -107,6 +113,7 @@ func (l *session) run() error {
 		}
 		plans[i] = *f
 	}
+	l.w.moved = make(map[string]bool)
 	l.mount.begin(plans[0])
 	l.remote.begin(plans[1])
 	l.mount.clean, l.remote.clean = false, false
@@ -238,6 +245,9 @@ func (l *session) act() {
 		how = nil
 	case 1, 2, 3:
 		r, how = l.remote, nil
+	}
+	if l.ops == l.clean {
+		op, r, how = "cleanup", l.mount, l
 	}
 	if op == "wait" || r.isDead() || op == "rename" && l.w.newGUIDs {
 		return

@@ -43,6 +43,8 @@ type replica struct {
 	lostList bool // a uidlist was removed since the last sync that succeeded
 	clean    bool // the last sync succeeded
 
+	pushed pushed
+
 	witnessed map[witnessed]bool // what was removed through a mount
 
 	state     *vfs.Mem // the disk of the journal
@@ -290,6 +292,7 @@ func (r *replica) open(ctx context.Context) (store.Store, error) {
 	}
 	r.cat.crashed = false
 	r.born = true
+	r.pushed.opened(r)
 	return &turnStore{s, r}, nil
 }
 

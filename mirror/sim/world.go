@@ -25,6 +25,7 @@ type world struct {
 	checks   *checks
 
 	deliveries int
+	loose      map[string]bool // names of files that a power cut may leave in tmp/ of a program, not of us
 	newGUIDs   bool            // of mailboxes come in this history, and so no renames; see resetGUID
 	validity   uint64          // highest that a user drew
 	stopped    [2]*guard.Error // what the guards of master and slave said in the last sync
@@ -33,6 +34,7 @@ type world struct {
 	unseen     bool            // a user removed something that no journal knows of
 	gone       bool            // the slave of the last sync missed a mailbox
 	backup     *replica        // the one that is a backup; nil in most histories
+	moved      map[string]bool // mails that users moved in the session under way, by content
 	calm       bool            // nothing has happened that may undo what users did
 
 	mu    sync.Mutex
@@ -83,7 +85,7 @@ func run(t *testing.T, h History) (trace []string, err error) {
 }
 
 func newWorld(h History) *world {
-	w := &world{ledger: newLedger(), calm: len(h.Replicas) == 2} // a third one's first contact makes the others compare from scratch
+	w := &world{ledger: newLedger(), loose: make(map[string]bool), moved: make(map[string]bool), calm: len(h.Replicas) == 2} // a third one's first contact makes the others compare from scratch
 	w.checks = newChecks(w)
 	for i, l := range h.Replicas {
 		layout := maildir.MaildirPlusPlus

@@ -63,7 +63,7 @@ func (r *round) exchangeTrees(ctx context.Context) error {
 		r.local = boxes
 		return nil
 	}
-	result, err := tree.Sync(local, remote, r.treeMode(), tree.Options{GUIDs: r.guidRule(), Keep: r.hasUnseenMail, Adopt: true})
+	result, err := tree.Sync(local, remote, r.treeMode(), tree.Options{GUIDs: r.guidRule(), Keep: r.hasUnseenMail, Adopt: true, CountLevels: r.stock != nil})
 	if err != nil {
 		return err
 	}

@@ -47,6 +47,18 @@ type session struct {
 	err      error
 }
 
+// sharedSource is a source of numbers for users and for an engine that dials when its time to try again has come.
+type sharedSource struct {
+	mu  sync.Mutex
+	pcg *rand.PCG
+}
+
+func (s *sharedSource) Uint64() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pcg.Uint64()
+}
+
 // timing has the engine look at everything often enough to be seen doing it.
 var timing = mirror.Timing{FullSync: time.Minute, RetryMax: 20 * time.Second}
 
@@ -75,7 +87,7 @@ func (w *world) live(s Step) error {
 			return err
 		}
 	}
-	l := &session{w: w, step: s, mount: mount, remote: remote, rng: rand.New(rand.NewPCG(s.Seed, 5)), ops: s.Users}
+	l := &session{w: w, step: s, mount: mount, remote: remote, rng: rand.New(&sharedSource{pcg: rand.NewPCG(s.Seed, 5)}), ops: s.Users}
 	if own := rand.New(rand.NewPCG(s.Seed, 8)); own.IntN(4) > 0 {
 		l.clean = -1
 	} else {

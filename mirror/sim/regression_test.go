@@ -540,6 +540,20 @@ var regressions = map[string]string{
 		{"Op":"forget","Side":0,"Seed":8912656022698873924}
 		{"Op":"empty","Side":1,"Seed":11772038753967992392}
 		{"Op":"live","Side":0,"Seed":934086550978014806,"Users":23}`,
+	"the making of a level counted as a rename of the mailbox whose name it had, for ever between three replicas": `
+		++ ++ fs
+		{"Op":"create","Side":0,"Seed":4798257214319119216}
+		{"Op":"sync","Side":2,"Seed":14287571399397956093,"Type":"s"}
+		{"Op":"rename","Side":2,"Seed":1835321353689314232}
+		{"Op":"sync","Side":2,"Seed":18312094866772202059,"Type":"f","Restore":true}
+		{"Op":"deliver","Side":1,"Seed":4431210391241877430}
+		{"Op":"deliver","Side":0,"Seed":9432886271752947417}
+		{"Op":"assign","Side":0,"Seed":17737425735397561593}
+		{"Op":"deliver","Side":0,"Seed":4196115667091430038}
+		{"Op":"live","Side":0,"Seed":11708124018942607548,"Cut":91,"Users":22}
+		{"Op":"live","Side":0,"Seed":5338661588412630851,"Cut":130,"Users":5}
+		{"Op":"sync","Side":2,"Seed":8025350046404515931,"Type":"s","Restore":true}
+		{"Op":"rename","Side":0,"Seed":2689313326231439680}`,
 }
 
 func TestRegressions(t *testing.T) {

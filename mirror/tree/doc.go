@@ -8,6 +8,7 @@
 //   - temporary names are free among the siblings they come to, not only among those they leave;
 //   - the last naming of temporary nodes is a Rename too, so that disk and tree agree;
 //   - nested directories find their counterpart as Dovecot 2.4 does;
+//   - between two of ours a level of hierarchy without mailboxes has no say in what a mailbox is called;
 //   - equal names with different GUIDs end with one GUID on both sides, never swapped;
 //   - a subscription stays with its name when its mailbox is renamed on disk (RFC 9051 §6.3.6), so whatever the result
 //     subscribes elsewhere is spelled out as changes;

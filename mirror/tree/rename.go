@@ -109,7 +109,7 @@ func (s *syncer) renameLater(l1, r1, l2, r2 *node) bool {
 	}
 	localWins := s.mode == PreserveLocal
 	if s.mode == TwoWay {
-		lt, rt := renameTime(l1, l2), renameTime(r1, r2)
+		lt, rt := s.renameTime(l1, l2), s.renameTime(r1, r2)
 		c := 0
 		if lt == rt {
 			if c = compareSiblings(l1.fromHere(), r2.fromHere()); c == 0 {
@@ -124,9 +124,11 @@ func (s *syncer) renameLater(l1, r1, l2, r2 *node) bool {
 	return s.rename(s.remote, s.local, r2, r1, l2, l1)
 }
 
-func renameTime(nodes ...*node) (ts int64) {
+// renameTime returns the time of the last rename. That of a level which holds no mailbox is when it was made, or noticed: a name
+// that won by it would go on with the older time of its mailbox, and lose it to a third replica again and again.
+func (s *syncer) renameTime(nodes ...*node) (ts int64) {
 	for _, n := range nodes {
-		if n != nil && n.exists() && !n.temp {
+		if n != nil && n.exists() && !n.temp && (s.o.CountLevels || n.hasMailbox()) {
 			ts = max(ts, 1+n.ts)
 		}
 	}

@@ -44,6 +44,10 @@ type Options struct {
 	// UIDVALIDITY or UIDNEXT stand against it: it gets the source's GUID, the rest is left to the comparison of contents.
 	// Without it such a mailbox is deleted and created again, as Dovecot does (INBOX is always adopted).
 	Adopt bool
+
+	// CountLevels lets the making of a level of hierarchy that holds no mailbox count as a rename, as it does for a Dovecot
+	// (2.3.19 dsync-mailbox-tree-sync.c: sync_rename_lower_ts).
+	CountLevels bool
 }
 
 // Result is what [Sync] found out.

@@ -29,6 +29,7 @@ var twoWayCases = []struct {
 	{"a rename moves below another mailbox", "p=2 p/x=1@5", "p=2 x=1", "p=2 p/x=1", "", "r:x>p/x"},
 	{"a rename makes the missing parent", "p/q/x=1@5", "x=1", "p/ p/q/ p/q/x=1", "", "r:x>p/q/x"},
 	{"a directory without own mailbox is renamed with what it holds", "new/ new/c=1@5", "old/@1 old/c=1", "new/ new/c=1 old/", "C:old", "r:old/c>new/c"},
+	{"a level made later has no say in what a mailbox is called", "new=1@5", "new/@9 old=1@3", "new=1", "", "r:new>new-temp-1 r:old>new D:new-temp-1"},
 	{"two mailboxes swapped their names", "a=2@5 b=1@5", "a=1 b=2", "a=2 b=1", "", "r:a>a-temp-1 r:b>a r:a-temp-1>b"},
 	{"three mailboxes changed places in a ring", "a=2@5 b=3@5 c=1@5", "a=1 b=2 c=3", "a=2 b=3 c=1", "", "r:a>a-temp-1 r:b>a r:c>b r:a-temp-1>c"},
 	{"the renamed mailbox left its name to a new one", "a=9 b=1@5", "a=1", "a=9 b=1", "", "r:a>b c:a=9"},
@@ -62,6 +63,16 @@ var twoWayCases = []struct {
 	{"a record older than the subscription does nothing", "~a@3", "a+5", "a+", "s:a", ""},
 	{"a subscription moves with the mailbox", "new=1@5+5 ~old@5", "old=1+2", "new=1+", "", "r:old>new u:old s:new"},
 	{"a subscription of the name that a rename takes is kept", "new=1@5", "old=1 new+3", "new=1+", "s:new", "r:old>new"},
+}
+
+// TestLevelsCountForADovecot: both ends of a conversation have to decide alike.
+func TestLevelsCountForADovecot(t *testing.T) {
+	a, b := parse(t, "new=1@5"), parse(t, "new/@9 old=1@3")
+	for levels, want := range map[bool]string{false: "new=1", true: "new/ old=1"} {
+		if r, _ := checkTwoWay(t, a, b, Options{CountLevels: levels}); words(r.Local) != want {
+			t.Errorf("counting levels %v: both sides end with %q, want %q", levels, words(r.Local), want)
+		}
+	}
 }
 
 func TestTwoWay(t *testing.T) {

@@ -16,10 +16,11 @@ type ledger struct {
 // entry is one content. It is owed, that is, it must not be lost, while users made it appear more often than they removed it.
 type entry struct {
 	n       int
-	puts    int // deliveries, copies, the far ends of moves
-	copies  int // of these; copies that were made on two replicas may be taken for one
-	removes int // expunges, the near ends of moves, deletions of its mailbox
-	root    int // the content that it was before users edited it
+	puts    int  // deliveries, copies, the far ends of moves
+	copies  int  // of these; copies that were made on two replicas may be taken for one
+	removes int  // expunges, the near ends of moves, deletions of its mailbox
+	root    int  // the content that it was before users edited it
+	edited  bool // users wrote others in its place, where one of it was
 
 	spare bool   // it is not owed: it came up in a backup
 	loose string // nor is it while only this replica has it: whoever delivered it there did not sync the name
@@ -83,6 +84,6 @@ func (e *entry) seen(replica string) {
 // rooted says that a user wrote another content in the place of one.
 func (l *ledger) rooted(old, content string) {
 	if o, e := l.contents[old], l.contents[content]; o != nil && e != nil {
-		e.root = o.root
+		e.root, o.edited = o.root, true
 	}
 }

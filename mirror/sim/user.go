@@ -527,11 +527,11 @@ func (u *user) move() error {
 	return u.sync(to, from) // else a power cut could take the mail if the old mailbox is removed
 }
 
-// target picks a mail and a directory for it or its copy. to is nil if there is none. A mail that was edited is left alone:
-// until that is noticed, a copy of it has the GUID of what it was before.
+// target picks a mail and a directory for it or its copy. to is nil if there is none. A mail that was edited is left alone: until
+// that is noticed, a copy of it has the GUID of what it was before. So is what it was before: another copy of that has its name.
 func (u *user) target() (m found, dir string, to vfs.Dir, err error) {
 	m, ok, err := u.anyMail()
-	if e := u.w.ledger.contents[m.file.content]; err != nil || !ok || e != nil && e.n != e.root {
+	if e := u.w.ledger.contents[m.file.content]; err != nil || !ok || e != nil && (e.edited || e.n != e.root) {
 		return m, "", nil, err
 	}
 	_, dir, err = u.anyBox()

@@ -102,6 +102,9 @@ func (w *world) live(s Step) error {
 	if err := l.run(); err != nil {
 		return err
 	}
+	if !l.crashed {
+		_ = l.sync() // that notes whether the engine met a failure that hurt the journal, after which nobody wrote
+	}
 	if err := w.checks.sent(mount, remote); err != nil {
 		return err
 	}

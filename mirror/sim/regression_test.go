@@ -554,6 +554,16 @@ var regressions = map[string]string{
 		{"Op":"live","Side":0,"Seed":5338661588412630851,"Cut":130,"Users":5}
 		{"Op":"sync","Side":2,"Seed":8025350046404515931,"Type":"s","Restore":true}
 		{"Op":"rename","Side":0,"Seed":2689313326231439680}`,
+	"a mailbox that had lost its uidlist became another one when it was renamed": `
+		++ ++
+		{"Op":"create","Side":0,"Seed":14482758425637380144}
+		{"Op":"create","Side":1,"Seed":6360380546159643983}
+		{"Op":"sync","Side":1,"Seed":8062075758180087486,"Type":"s"}
+		{"Op":"live","Side":0,"Seed":228015729083767167,"Reversed":true,"Users":10,"Fault":{"Second":true,"What":"full","At":49,"Seed":5743683474630680962}}
+		{"Op":"loselist","Side":0,"Seed":16803875199502349353}
+		{"Op":"delete","Side":1,"Seed":4536016460697269013}
+		{"Op":"rename","Side":0,"Seed":17522135720321756088}
+		{"Op":"sync","Side":1,"Seed":13649346495299489941,"Type":"c","Restore":true}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -3,6 +3,7 @@ package maildir
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
@@ -38,7 +39,13 @@ func (b *boxScan) settle(final bool) (bool, error) {
 		return false, nil
 	}
 	if l.rec == nil {
-		return true, b.begin()
+		renamed, err := b.renamedWithoutList()
+		if err != nil {
+			return false, err
+		}
+		if !renamed {
+			return true, b.begin()
+		}
 	}
 	b.rec = *l.rec
 	b.rec.Name = l.name
@@ -60,6 +67,35 @@ func (b *boxScan) recognize(rec store.MailboxRecord) (bool, error) {
 	if old.cur.ino != 0 && old.cur.ino == b.sig.cur.ino && (b.list == nil || b.header.validity == rec.Status.UIDValidity) {
 		return true, nil
 	}
+	return b.hasMailOf(rec)
+}
+
+// renamedWithoutList finds the mailbox that this one was before it was renamed and its uidlist lost: the one of this directory among
+// those that are gone, if it has a mail in common.
+func (b *boxScan) renamedWithoutList() (bool, error) {
+	if b.list != nil {
+		return false, nil
+	}
+	for i, rec := range b.r.gone {
+		old := decodeSignature(rec.Signature)
+		if old.cur.ino == 0 || old.cur.ino != b.sig.cur.ino {
+			continue
+		}
+		if common, err := b.hasMailOf(rec); err != nil || !common {
+			return false, err
+		}
+		b.r.gone = slices.Delete(b.r.gone, i, i+1)
+		rec.Name, rec.Renamed = b.l.name, max(b.s.now(), rec.Renamed+1)
+		b.l.rec, b.l.old, b.old = &rec, old, old
+		b.r.changed[b.l.name] = struct{}{}
+		b.restoreList()
+		return true, b.r.w.putMailbox(rec)
+	}
+	return false, nil
+}
+
+// hasMailOf reports whether a mail of a mailbox is here.
+func (b *boxScan) hasMailOf(rec store.MailboxRecord) (bool, error) {
 	c := newCursor(b.s.cat, rec.Status.GUID, 0)
 	for {
 		r, ok, err := c.next()

@@ -142,11 +142,12 @@ func TestDaemonKilledUnderLoad(t *testing.T) {
 	for round := range rounds(t, 3) {
 		var acknowledged []int
 		var delivered atomic.Int64
+		var killed atomic.Bool
 		stopped := make(chan int)
 		first := next
-		go func() { // delivers until the mount is dead
+		go func() { // delivers until the daemon is killed
 			i := first
-			for ; i < len(mails); i++ {
+			for ; i < len(mails) && !killed.Load(); i++ {
 				if _, err := m.mount.TryDeliver(harness.Mailboxes[i%10], harness.UniqueName("load", i, mails[i]), "", mails[i]); err != nil {
 					break
 				}
@@ -161,10 +162,11 @@ func TestDaemonKilledUnderLoad(t *testing.T) {
 			}
 			return nil
 		})
+		killed.Store(true)
 		m.mount.Kill()
+		m.mount.Again() // over the dead mount; a call that was under way may wait for this
 		last := <-stopped
 		next = last + 1
-		m.mount.Again() // over the dead mount
 		m.synced()
 		for _, i := range acknowledged {
 			want.Add(harness.Mailboxes[i%10], harness.HashOf(mails[i].Text))

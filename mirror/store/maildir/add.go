@@ -268,18 +268,51 @@ func (a *apply) copyFrom(ctx context.Context, d *addition, dir vfs.Dir, name str
 	return a.findSource(ctx, d)
 }
 
+// noteStaged is writeNotes for the staged mails of a peer, before it is known whether they will get the names that they should.
+func (a *apply) noteStaged() error {
+	if a.b.Peer == "" {
+		return nil
+	}
+	notes := make(map[string]pendingMail)
+	for _, add := range a.b.Adds {
+		a.m.mu.Lock()
+		st, ok := a.m.staged[add.Staged]
+		a.m.mu.Unlock()
+		if guid := string(add.Message.GUID); ok && storableGUID(add.Message.GUID) && usableBase(guid, st.size, st.virtual) {
+			notes[pendingKey(a.m.rec.Status.GUID, guid)] = a.noteOn(add.Message)
+		}
+	}
+	a.noted = make(map[string]struct{}, len(notes))
+	for key := range notes {
+		a.noted[key] = struct{}{}
+		a.notes = append(a.notes, key)
+	}
+	return a.putNotes(notes)
+}
+
 // writeNotes makes the notes of mails whose file does not say all that a refresh after a crash would have to know. See
 // pendingMail.
 func (a *apply) writeNotes(context.Context) error {
 	notes := make(map[string]pendingMail)
 	for _, d := range a.adds {
+		key := pendingKey(a.rec.Status.GUID, d.base)
+		if _, done := a.noted[key]; done {
+			continue
+		}
 		m := d.Message
 		if string(m.GUID) != d.base || m.POP3UIDL != "" || m.POP3Order != 0 || a.b.Peer != "" && d.own == nil {
-			key := pendingKey(a.rec.Status.GUID, d.base)
-			notes[key] = pendingMail{GUID: m.GUID, UIDL: m.POP3UIDL, Order: m.POP3Order, Saved: m.Saved, Peer: a.b.Peer}
+			notes[key] = a.noteOn(m)
 			a.notes = append(a.notes, key)
 		}
 	}
+	return a.putNotes(notes)
+}
+
+func (a *apply) noteOn(m mail.Message) pendingMail {
+	return pendingMail{GUID: m.GUID, UIDL: m.POP3UIDL, Order: m.POP3Order, Saved: m.Saved, Peer: a.b.Peer}
+}
+
+func (a *apply) putNotes(notes map[string]pendingMail) error {
 	if len(notes) == 0 {
 		return nil
 	}

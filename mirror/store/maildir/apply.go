@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 
+	"golang.org/x/sync/errgroup"
+
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
 	"dsyncfs/mirror/vfs"
@@ -14,7 +16,8 @@ import (
 // apply is one run of [mailbox.Apply]. Its steps, and what a crash after each leaves:
 //
 //  1. The staged mails are made durable, without the lock. After a crash: files in tmp/ that Open or Stage removes.
-//  2. Notes of mails whose file name will not say who they are. After a crash: notes without a file, which do nothing.
+//  2. Notes of mails whose file name will not say all about them; of staged mails at the same time as the first step. After a
+//     crash: notes without a file, which do nothing.
 //  3. The keyword table. After a crash: keywords that no mail has.
 //  4. Renames for flags. After a crash: Refresh finds the new flags and takes them for a user's.
 //  5. Expunges: a link in tmp/, then the unlink. After a crash: Refresh misses the mail and finds the link as a witness.
@@ -44,7 +47,8 @@ type apply struct {
 	unseen bool                    // a mail went that was in new/
 	adds   []*addition
 	ops    []func(store.CatalogTx) error
-	notes  []string // keys of pending notes to be dropped
+	notes  []string            // keys of pending notes to be dropped
+	noted  map[string]struct{} // keys of those that were written without the lock
 
 	gone       map[mail.UID]struct{}  // what was expunged
 	expunging  map[mail.UID]mail.GUID // what the batch expunges
@@ -81,7 +85,10 @@ func (a *apply) run(ctx context.Context) (res store.Result, err error) {
 	if a.b.UIDNext > mail.MaxUID {
 		return res, fmt.Errorf("UIDNEXT %d is too high", a.b.UIDNext)
 	}
-	if err := a.syncStaged(); err != nil {
+	var g errgroup.Group
+	g.Go(a.syncStaged)
+	g.Go(a.noteStaged) // the disk does both in one go
+	if err := g.Wait(); err != nil {
 		return res, err
 	}
 	a.m.mu.Lock()

@@ -21,9 +21,12 @@ const (
 //
 // It is read by hand because the reader must be able to say "that was everything so far": an event is in the queue before the
 // system call that caused it returns, and the queue is empty when a read says EAGAIN.
+//
+// What waits for it is an epoll(7) instance, which tells once of a queue that is not empty and then holds its peace until arm. The
+// runtime's own waiting wakes a thread at each event: in a flood of changes that took more of a processor than the changes.
 type inotify struct {
-	f    *os.File
-	fd   int
+	fd   int      // the queue
+	poll *os.File // readable if the queue was not empty since arm
 	dirs map[int32]string
 	wds  map[string]int32
 	buf  []byte
@@ -40,10 +43,43 @@ func newInotify() (*inotify, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("inotify_init1", err)
 	}
-	return &inotify{
-		f: os.NewFile(uintptr(fd), "inotify"), fd: fd, dirs: make(map[int32]string), wds: make(map[string]int32), buf: make([]byte, 64<<10),
-	}, nil
+	n := &inotify{fd: fd, dirs: make(map[int32]string), wds: make(map[string]int32), buf: make([]byte, 64<<10)}
+	if n.poll, err = newPoll(fd); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return n, nil
 }
+
+// newPoll returns an epoll instance that is readable once fd is.
+func newPoll(fd int) (*os.File, error) {
+	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	if err := unix.EpollCtl(poll, unix.EPOLL_CTL_ADD, fd, once); err != nil {
+		return nil, errors.Join(os.NewSyscallError("epoll_ctl", err), unix.Close(poll))
+	}
+	if err := unix.SetNonblock(poll, true); err != nil { // os.NewFile then has the runtime wait for it
+		return nil, errors.Join(os.NewSyscallError("fcntl", err), unix.Close(poll))
+	}
+	return os.NewFile(uintptr(poll), "inotify"), nil
+}
+
+var once = &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT}
+
+// quiet has the poll file hold its peace until arm.
+func (n *inotify) quiet(poll int) error {
+	_, err := unix.EpollWait(poll, make([]unix.EpollEvent, 1), 0)
+	return os.NewSyscallError("epoll_wait", err)
+}
+
+// arm makes the poll file readable as soon as the queue is not empty, or at once if it is not.
+func (n *inotify) arm(poll int) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(poll, unix.EPOLL_CTL_MOD, n.fd, once))
+}
+
+// close gives up the queue. Nobody waits for the poll file any more.
+func (n *inotify) close() error { return os.NewSyscallError("close", unix.Close(n.fd)) }
 
 // watches reports whether a directory is watched under that path.
 func (n *inotify) watches(path string) bool {

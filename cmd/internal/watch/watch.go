@@ -29,6 +29,13 @@ const (
 	maxBurst = 20 * time.Millisecond
 )
 
+// The reader is woken by each change, but for a flood of them, which it takes in portions: it would else run beside each change of
+// a program that makes thousands.
+const (
+	atOnce  = 8                    // wakes in a row, settle apart at most, that are no flood yet
+	portion = 5 * time.Millisecond // of a flood
+)
+
 // Seen is told of each changed name with its directory below the root, "" for the root itself. An empty name means that
 // anything in the directory may have changed; for the root, anything anywhere.
 type Seen func(dir, name string)
@@ -78,11 +85,11 @@ func Maildir(ctx context.Context, root string, log *slog.Logger, seen Seen, memo
 	}
 	m.Changes = m.out
 	if err := m.addTree(m.root, false); err != nil {
-		return nil, errors.Join(fmt.Errorf("watching %s: %w", root, explain(err)), n.f.Close())
+		return nil, errors.Join(fmt.Errorf("watching %s: %w", root, explain(err)), n.poll.Close(), n.close())
 	}
-	conn, err := n.f.SyscallConn()
+	conn, err := n.poll.SyscallConn()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("watching %s: %w", root, err), n.f.Close())
+		return nil, errors.Join(fmt.Errorf("watching %s: %w", root, err), n.poll.Close(), n.close())
 	}
 	if memory != nil {
 		memory.Track(m)
@@ -165,11 +172,10 @@ func (m *Watcher) run(ctx context.Context, conn syscall.RawConn) {
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
-		_ = conn.Read(func(uintptr) bool { // until it is closed
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			m.takeAll()
-			return m.closed
+		var p pace
+		_ = conn.Read(func(poll uintptr) bool { // until it is closed
+			p.wait(ctx, m.woken(int(poll)))
+			return m.arm(int(poll))
 		})
 	}()
 	defer func() {
@@ -179,10 +185,11 @@ func (m *Watcher) run(ctx context.Context, conn syscall.RawConn) {
 		m.mu.Lock()
 		m.closed = true
 		m.mu.Unlock()
-		if err := m.n.f.Close(); err != nil { // waits for the reader
+		err := m.n.poll.Close()
+		<-read
+		if err := errors.Join(err, m.n.close()); err != nil {
 			m.log.Debug("watching the mail store", "root", m.root, "err", err)
 		}
-		<-read
 	}()
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
@@ -233,20 +240,71 @@ func (m *Watcher) CatchUp(dir string) bool {
 	return !m.closed && !m.blind && m.n.watches(filepath.Join(box, "new")) && m.n.watches(filepath.Join(box, "cur"))
 }
 
-// takeAll takes the events that are there.
-func (m *Watcher) takeAll() {
+// pace knows whether there is a flood.
+type pace struct {
+	row  int // wakes with events in a row
+	last time.Time
+}
+
+// wait returns when the reader may be woken again.
+func (p *pace) wait(ctx context.Context, some bool) {
+	if time.Since(p.last) > settle {
+		p.row = 0
+	}
+	if some {
+		p.row++
+	}
+	if p.row > atOnce {
+		timer := time.NewTimer(portion)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+	p.last = time.Now()
+}
+
+// woken takes what there is, and reports whether that was anything. The reader is not woken again before arm.
+func (m *Watcher) woken(poll int) (some bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.n.quiet(poll); err != nil {
+		m.lose(err)
+	}
+	return m.takeAll()
+}
+
+// arm lets the reader be woken again, and reports whether it need not be.
+func (m *Watcher) arm(poll int) (over bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return true
+	}
+	if err := m.n.arm(poll); err != nil {
+		m.lose(err)
+		return true
+	}
+	return false
+}
+
+// takeAll takes the events that are there, and reports whether there were any.
+func (m *Watcher) takeAll() (some bool) {
 	for !m.closed {
 		events, err := m.n.read()
 		if err != nil {
 			m.lose(err)
 		}
 		if len(events) == 0 {
-			return
+			break
 		}
+		some = true
 		for _, ev := range events {
 			m.take(ev)
 		}
 	}
+	return some
 }
 
 // lose gives up knowing everything that happens.

@@ -279,3 +279,21 @@ func TestNoSuchDirectory(t *testing.T) {
 		t.Error("no error for a directory that does not exist")
 	}
 }
+
+// A flood is taken in portions, and all of it is told.
+func TestAFloodIsToldWholly(t *testing.T) {
+	x := start(t)
+	const n = 5000
+	for i := range n {
+		x.write("new", fmt.Sprintf("%d.M%dP1.flood", i, i))
+	}
+	x.wait(fmt.Sprintf("new|%d.M%dP1.flood", n-1, n-1))
+	told := x.told()
+	for i := range n {
+		if name := fmt.Sprintf("new|%d.M%dP1.flood", i, i); !slices.Contains(told, name) {
+			t.Fatalf("%s was not told", name)
+		}
+	}
+	x.write("new", "9.M9P9.after")
+	x.wait("new|9.M9P9.after")
+}

@@ -39,7 +39,8 @@ type keptLock struct {
 	unlock func()
 	users  int
 	until  time.Time   // the end of its spell
-	timer  *time.Timer // runs while nobody uses it
+	left   time.Time   // when its last user left
+	timer  *time.Timer // looks now and then whether it is still used; set anew at each use, it would wake a thread each time
 }
 
 type waiter struct{ cancel context.CancelCauseFunc }
@@ -104,7 +105,6 @@ func (l *uidLocks) join(box string) (done func(), ok bool) {
 	if k == nil || time.Now().After(k.until) {
 		return nil, false
 	}
-	k.timer.Stop()
 	k.users++
 	return func() { l.done(box, k) }, true
 }
@@ -118,8 +118,7 @@ func (l *uidLocks) keep(box string, unlock func()) (done func()) {
 		return unlock
 	}
 	k := &keptLock{unlock: unlock, users: 1, until: now.Add(lockSpell)}
-	k.timer = time.AfterFunc(time.Hour, func() { l.idle(box, k) })
-	k.timer.Stop()
+	k.timer = time.AfterFunc(lockLinger, func() { l.look(box, k) })
 	l.kept[box] = k
 	return func() { l.done(box, k) }
 }
@@ -128,11 +127,10 @@ func (l *uidLocks) keep(box string, unlock func()) (done func()) {
 func (l *uidLocks) done(box string, k *keptLock) {
 	l.mu.Lock()
 	k.users--
-	over := k.users == 0 && (l.kept[box] != k || time.Now().After(k.until))
+	k.left = time.Now()
+	over := k.users == 0 && (l.kept[box] != k || k.left.After(k.until))
 	if over {
 		l.drop(box, k)
-	} else if k.users == 0 {
-		k.timer.Reset(lockLinger)
 	}
 	l.mu.Unlock()
 	if over {
@@ -154,12 +152,19 @@ func (l *uidLocks) drop(box string, k *keptLock) {
 	}
 }
 
-// idle lets go of a lock that was not used for a while.
-func (l *uidLocks) idle(box string, k *keptLock) {
+// look lets go of a lock that was not used for a while, or looks again when that may be so.
+func (l *uidLocks) look(box string, k *keptLock) {
 	l.mu.Lock()
-	free := k.users == 0 && l.kept[box] == k
-	if free {
+	wait := lockLinger
+	if k.users == 0 {
+		wait -= time.Since(k.left)
+	}
+	free := wait <= 0 && l.kept[box] == k
+	switch {
+	case free:
 		l.drop(box, k)
+	case l.kept[box] == k:
+		k.timer.Reset(wait)
 	}
 	l.mu.Unlock()
 	if free {

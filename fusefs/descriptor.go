@@ -113,10 +113,15 @@ func (c *descriptors) take(d *descriptor) {
 	c.unref(d)
 }
 
+// release ends a use. The last one of a file without a name removes its bytes, which takes long and keeps nobody else waiting.
 func (c *descriptors) release(d *descriptor) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.unref(d)
+	d.refs--
+	last := d.refs == 0
+	c.mu.Unlock()
+	if last {
+		syscall.Close(d.fd)
+	}
 }
 
 func (c *descriptors) unref(d *descriptor) {

@@ -202,14 +202,18 @@ func (f *fileSystem) dropIfUnused(id inode.ID) {
 
 // Forget is told how many answers about a node the kernel has given up.
 func (f *fileSystem) Forget(nodeID, lookups uint64) {
+	id := inode.ID(nodeID)
+	if fd := f.files.get(id, false); fd != nil {
+		defer f.files.release(fd) // without mu: see there
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := f.table.Get(inode.ID(nodeID))
-	if n == nil || inode.ID(nodeID) == inode.Root {
+	n := f.table.Get(id)
+	if n == nil || id == inode.Root {
 		return
 	}
 	n.Lookups -= uint32(min(lookups, uint64(n.Lookups)))
-	f.dropIfUnused(inode.ID(nodeID))
+	f.dropIfUnused(id)
 }
 
 // attrAs returns a mail's attributes as the node shows them that was asked for: an alias has its own number.

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -69,7 +70,6 @@ func Dir(cfg *config.Config, mountpoint string) (string, error) {
 // Run mounts and serves until ctx ends or the mount is unmounted. An error before Ready changed nothing but the state
 // directory.
 func Run(ctx context.Context, o Options) (err error) {
-	makeRoom()
 	if err := Check(o); err != nil {
 		return err
 	}
@@ -100,20 +100,23 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer m.backing.Close()
+	makeRoom()
 	return m.serve(ctx, control)
 }
 
-// minProcs is how many goroutines may run at once at least. Most of ours wait in a read of /dev/fuse. With a processor of the
-// runtime to spare, one that returns with a request goes on at once; with none, the runtime takes the processors of those
-// that wait away, and each request costs two more changes of threads (measured on two cores: 65 us a round trip, now 45).
-const minProcs = 8
+// spareProcs is how many more goroutines may run at once than there are processors. Most of ours wait in a read of /dev/fuse, of
+// which go-fuse has one more at a time than the runtime had processors when it mounted. With a processor of the runtime to spare, one
+// that returns with a request goes on at once; with none, the runtime takes the processors of those that wait away, and each request
+// costs two more changes of threads (measured on two cores: 65 us a round trip, now 45).
+const spareProcs = 6
 
-// makeRoom is for the whole process, whose only work is the mount. GOMAXPROCS in the environment has the last word.
-func makeRoom() {
-	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < minProcs {
-		runtime.GOMAXPROCS(minProcs)
+// makeRoom is for the whole process, whose only work is the mount, and comes after it. GOMAXPROCS in the environment has the last
+// word.
+var makeRoom = sync.OnceFunc(func() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + spareProcs)
 	}
-}
+})
 
 // mounted is a mount with its engine.
 type mounted struct {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"dsyncfs/mirror/vfs"
@@ -166,7 +167,32 @@ func generate(seed uint64) (h History, faults bool) {
 		}
 		h.Steps = append(h.Steps, Step{Op: op, Side: side, Seed: rng.Uint64()})
 	}
+	if faults && len(h.Replicas) == 2 && !h.Backup {
+		h.restore(rand.New(rand.NewPCG(seed, 9)))
+	}
 	return h, faults
+}
+
+// restore lets, in one of four histories, a user lose a mailbox and put back what there was of it some time before, while the other
+// side may not have heard of the loss, and somebody there deletes it as well. It draws from numbers of its own.
+func (h *History) restore(rng *rand.Rand) {
+	if rng.IntN(4) > 0 {
+		return
+	}
+	side := rng.IntN(2)
+	do := func(op string, side int) Step { return Step{Op: op, Side: side, Seed: rng.Uint64()} }
+	broken := generateSync(rng, 2, false)
+	broken.Cut = 1 + rng.IntN(30)
+	steps := []Step{
+		do("keep", side), do("fillkept", rng.IntN(2)), generateSync(rng, 2, false), do("dropkept", side), broken,
+		do("putback", side), do("fillkept", side), do("dropkept", 1-side), generateSync(rng, 2, false),
+	}
+	for _, left := range []int{7, 4, 1} { // each with a chance to be left out
+		if rng.IntN(4) == 0 {
+			steps = slices.Delete(steps, left, left+1)
+		}
+	}
+	h.Steps = slices.Insert(h.Steps, rng.IntN(len(h.Steps)), steps...)
 }
 
 // edit lets users write in the place of mails during some syncs. It draws from numbers of its own.

@@ -8,8 +8,9 @@ import (
 )
 
 // pushed watches the pushes that a replica takes: a mail that it had, and that a user moved at the other side, must not be nowhere
-// on it until a later one. Two things may leave it so, until the next push or round: a round that broke off, and a move while the
-// other side went through its directories, which saw it leave the one and had looked at the other before.
+// on it until a later one. Three things may leave it so, until the next push or round: a round that broke off; a move while the
+// other side went through its directories, which saw it leave the one and had looked at the other before; and a move to another
+// name, which is a new mail, whose body may have to go ahead.
 type pushed struct {
 	mu      sync.Mutex
 	due     bool            // a push has begun and the store is not open yet

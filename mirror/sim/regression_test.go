@@ -564,6 +564,36 @@ var regressions = map[string]string{
 		{"Op":"delete","Side":1,"Seed":4536016460697269013}
 		{"Op":"rename","Side":0,"Seed":17522135720321756088}
 		{"Op":"sync","Side":1,"Seed":13649346495299489941,"Type":"c","Restore":true}`,
+	"a directory that was made for new mails was not on disk when they were told": `
+		++ fs
+		{"Op":"sync","Side":1,"Seed":12834352555112067839,"Type":"s","Fault":{"What":"crash","At":4,"Loss":2,"Seed":15049790436425049319},"Restore":true}
+		{"Op":"sync","Side":1,"Seed":1860492343797460486,"Type":"c","Users":4}
+		{"Op":"sync","Side":1,"Seed":18148468165860577662,"Type":"s","Reversed":true}
+		{"Op":"crash","Side":0,"Seed":12088919469233189291}`,
+	"mails that a guard kept from being told were known to the next sync and not on disk": `
+		++ fs
+		{"Op":"deliver","Side":1,"Seed":10469342995868621668}
+		{"Op":"burst","Side":1,"Seed":6493033263481664220}
+		{"Op":"sync","Side":1,"Seed":11091149884773946326,"Type":"c"}
+		{"Op":"create","Side":1,"Seed":14554596433722663374}
+		{"Op":"deliver","Side":1,"Seed":1109024388388088525}
+		{"Op":"unsubscribe","Side":0,"Seed":9696276659019990639}
+		{"Op":"create","Side":0,"Seed":14002364940826351883}
+		{"Op":"sync","Side":1,"Seed":4520985469183235925,"Type":"s","Users":4}
+		{"Op":"edit","Side":0,"Seed":13246397648465911403}
+		{"Op":"subscribe","Side":1,"Seed":11353218505735101604}
+		{"Op":"unsubscribe","Side":0,"Seed":9435461494150954135}
+		{"Op":"burst","Side":0,"Seed":17849938359966858383}
+		{"Op":"empty","Side":0,"Seed":3685607214202317051}
+		{"Op":"sync","Side":1,"Seed":5522526642393240878,"Type":"f"}
+		{"Op":"sync","Side":1,"Seed":4598936434228747451,"Type":"c","Fault":{"What":"crash","At":4,"Loss":1,"Seed":5977642788145972402}}`,
+	"a power cut brought back a uidlist with the GUID before, and it was not read": `
+		++ fs
+		{"Op":"sync","Side":1,"Seed":11378581212104917631,"Type":"s","Fault":{"Second":true,"What":"crash","At":6,"Loss":1,"Seed":10106923914795224456}}
+		{"Op":"burst","Side":1,"Seed":15314181767861319555}
+		{"Op":"sync","Side":1,"Seed":10501443392876023566,"Type":"f","Fault":{"What":"late","At":10,"Seed":5128524811151776041},"Restore":true}
+		{"Op":"sync","Side":1,"Seed":12447606073570758083,"Type":"c","Fault":{"What":"crash","At":4,"Loss":2,"Seed":12005468089705040270},"Restore":true}
+		{"Op":"sync","Side":1,"Seed":1615989620267297668,"Type":"s"}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -82,6 +82,7 @@ func (w *world) actAs(through *session, r *replica, op string, seed uint64) erro
 		"expunge": u.expunge, "move": u.move, "copy": u.copy, "create": u.create, "rename": u.rename, "delete": u.delete,
 		"recreate": u.recreate, "subscribe": u.subscribe, "unsubscribe": u.unsubscribe, "loselist": u.loseList,
 		"assign": u.assign, "resetvalidity": u.resetValidity, "resetguid": u.resetGUID, "edit": u.edit, "editone": u.editOne, "empty": u.empty, "cleanup": u.cleanUp,
+		"keep": u.keep, "fillkept": u.fillKept, "dropkept": u.dropKept, "putback": u.putBack,
 	}[op]
 	if do == nil {
 		return fmt.Errorf("no op %q", op)
@@ -519,7 +520,7 @@ func (u *user) move() error {
 	u.saw(m.box, m.file.Base)
 	u.put(m.file.content)
 	u.removed(m.file.content)
-	if len(u.r.turn) == 0 {
+	if len(u.r.turn) == 0 && name == m.file.name {
 		u.w.moved[m.file.content] = true
 	} else {
 		delete(u.w.moved, m.file.content) // see pushed

@@ -35,6 +35,7 @@ type world struct {
 	gone       bool            // the slave of the last sync missed a mailbox
 	backup     *replica        // the one that is a backup; nil in most histories
 	moved      map[string]bool // mails that users moved in the session under way, by content
+	kept       *kept           // what a user has of a mailbox from before; nil: nothing
 	calm       bool            // nothing has happened that may undo what users did
 
 	mu    sync.Mutex

@@ -67,6 +67,11 @@ type writer struct {
 	// progress is the record of the mailbox that is being scanned, as far as it has come. It goes into the same transaction
 	// as the messages, so that the catalog agrees with itself whenever the process ends.
 	progress func() store.MailboxRecord
+
+	// unsynced is how many new mails are recorded among ops of which nobody has made sure that they are on disk. They must be
+	// before the record is: a later refresh, after an error or a kill, takes them for known.
+	unsynced int
+	sync     func() error // everything
 }
 
 // writerBatch is how many changes make a transaction.
@@ -92,6 +97,12 @@ func (w *writer) putMailbox(r store.MailboxRecord) error {
 func (w *writer) flush() error {
 	if len(w.ops) == 0 {
 		return nil
+	}
+	if w.unsynced > 0 {
+		if err := w.sync(); err != nil {
+			return err
+		}
+		w.unsynced = 0
 	}
 	err := w.cat.Update(func(tx store.CatalogTx) error {
 		for _, op := range w.ops {

@@ -77,6 +77,9 @@ func (b *boxScan) add(i int32, uid mail.UID, id identity, virtual int64) error {
 	b.rec.Status.Messages++
 	b.r.report.Added++
 	b.fresh = append(b.fresh, i)
+	if !b.r.o.DryRun {
+		b.r.w.unsynced++
+	}
 	return b.r.w.putMessage(b.rec.Status.GUID, r)
 }
 
@@ -87,8 +90,7 @@ func (b *boxScan) syncFresh() error {
 		return nil
 	}
 	if len(b.fresh) > smallBatch {
-		b.r.syncAll = true
-		return nil
+		return nil // all at once, before they are recorded
 	}
 	// A UIDNEXT that mails had raised which went again is told, too.
 	if b.list != nil && (b.listed || b.listNext > b.rec.Status.UIDNext) {
@@ -123,5 +125,6 @@ func (b *boxScan) syncFresh() error {
 			return err
 		}
 	}
+	b.r.w.unsynced = max(0, b.r.w.unsynced-len(b.fresh))
 	return nil
 }

@@ -36,8 +36,6 @@ type refresh struct {
 	moved   map[uint64]movedMail   // mails that went away, by key of their name
 	pending map[string]pendingMail // of a batch that a crash cut short
 
-	syncAll bool // there are more new mails than are synced one by one
-
 	begun      map[string]struct{} // directories of the mailboxes whose look has begun; see Memory
 	remembered []remembered        // those that came to an end
 
@@ -61,7 +59,7 @@ type look struct {
 // Refresh implements [store.Store].
 func (s *Store) Refresh(ctx context.Context, o store.RefreshOptions) (store.Report, error) {
 	for try := 1; ; try++ {
-		r := &refresh{s: s, o: o, w: writer{cat: s.cat}, moved: make(map[uint64]movedMail), changed: make(map[mail.Name]struct{}), begun: make(map[string]struct{})}
+		r := &refresh{s: s, o: o, w: writer{cat: s.cat, sync: s.fs.Sync}, moved: make(map[uint64]movedMail), changed: make(map[mail.Name]struct{}), begun: make(map[string]struct{})}
 		err := r.run(ctx)
 		if err == nil {
 			r.report.Changed = slices.Sorted(maps.Keys(r.changed))
@@ -99,11 +97,6 @@ func (r *refresh) run(ctx context.Context) error {
 	}
 	if err := r.s.refreshSubscriptions(&r.w); err != nil {
 		return err
-	}
-	if r.syncAll {
-		if err := r.s.fs.Sync(); err != nil {
-			return err
-		}
 	}
 	if err := r.w.flush(); err != nil {
 		return err

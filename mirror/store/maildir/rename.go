@@ -181,19 +181,16 @@ func (s *Store) SetGUID(ctx context.Context, from, to mail.MailboxGUID) error {
 	}
 	// A crash here leaves a mailbox with another GUID than the catalog knows; Refresh recognises it by its mails.
 	delete(s.lists, from)
-	return s.cat.Update(func(tx store.CatalogTx) error {
-		if err := tx.Rekey(from, to); err != nil {
-			return err
-		}
-		if err := cameBack(tx, to); err != nil {
-			return err
-		}
-		rec.Status.GUID = to
-		sig := decodeSignature(rec.Signature)
-		sig.dirty = true
-		rec.Signature = sig.encode()
-		return tx.PutMailbox(rec)
-	})
+	return s.cat.Update(func(tx store.CatalogTx) error { return rekey(tx, rec, to) })
+}
+
+// rekey gives a mailbox another GUID. Its uidlist has to be read again: a power cut may bring back the one with the GUID that it had,
+// if the name of that which took its place was not on disk, and so what the record says of the file.
+func rekey(tx store.CatalogTx, rec store.MailboxRecord, to mail.MailboxGUID) error {
+	from, sig := rec.Status.GUID, decodeSignature(rec.Signature)
+	sig.dirty, sig.list = true, fileSignature{}
+	rec.Status.GUID, rec.Signature = to, sig.encode()
+	return errors.Join(tx.Rekey(from, to), cameBack(tx, to), tx.PutMailbox(rec))
 }
 
 // writeGUID rewrites the uidlist of a mailbox with another mailbox GUID.

@@ -1,7 +1,6 @@
 package maildir
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -130,7 +129,7 @@ func (b *boxScan) rekey(final bool) (bool, error) {
 		if err := b.r.w.flush(); err != nil {
 			return false, err
 		}
-		if err := b.s.cat.Update(func(tx store.CatalogTx) error { return errors.Join(tx.Rekey(from, to), cameBack(tx, to)) }); err != nil {
+		if err := b.s.cat.Update(func(tx store.CatalogTx) error { return rekey(tx, rec, to) }); err != nil {
 			return false, err
 		}
 	}

@@ -113,12 +113,16 @@ func (b *boxScan) sweep() error {
 	return b.s.sweepBox(b.d.box)
 }
 
-// openMissing makes what is missing of cur, new and tmp.
+// openMissing makes what is missing of cur, new and tmp. The mails that come there are told to be on disk, and so must the
+// directories.
 func (m *mailbox) openMissing() error {
 	if m.d.cur != nil && m.d.new != nil && m.d.tmp != nil {
 		return nil
 	}
 	if err := m.s.makeSubdirs(m.d.box); err != nil {
+		return err
+	}
+	if err := m.d.box.Sync(); err != nil {
 		return err
 	}
 	if err := m.d.openSubdirs(m.s.fs, m.dir); err != nil {

@@ -350,7 +350,19 @@ func (f *fileSystem) linkNode(id inode.ID, oldDir *directory, oldName string, to
 		return err
 	}
 	defer f.dirFDs.release(p)
-	return unix.Linkat(p.fd, oldName, toFD, name, 0)
+	err = unix.Linkat(p.fd, oldName, toFD, name, 0)
+	if err != unix.ENOENT || !f.dropGoneName(id, nameKey{oldDir.id, oldName}, p) {
+		return err
+	}
+	f.mu.Lock()
+	n := f.table.Get(id)
+	if n == nil {
+		f.mu.Unlock()
+		return syscall.ENOENT
+	}
+	oldDir, oldName = f.dirs[n.Dir], n.Name
+	f.mu.Unlock()
+	return f.linkNode(id, oldDir, oldName, toFD, name)
 }
 
 func (f *fileSystem) followLink(id inode.ID, d *directory, fd *descriptor, name string, out *fuse.EntryOut) error {

@@ -293,6 +293,9 @@ func (f *fileSystem) openPlace(cache *descriptors, id inode.ID, write bool, open
 	}
 	defer f.dirFDs.release(p)
 	fd, err := open(p.fd, name)
+	if err == unix.ENOENT && f.dropGoneName(id, nameKey{dir, name}, p) {
+		err = syscall.ESTALE
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -302,6 +305,25 @@ func (f *fileSystem) openPlace(cache *descriptors, id inode.ID, write bool, open
 		return nil, syscall.ESTALE
 	}
 	return f.keep(cache, id, ino, fd, write)
+}
+
+// dropGoneName takes a name from a node that was removed behind the mount, if the node has others, and reports whether it is known
+// by one of those now.
+func (f *fileSystem) dropGoneName(id inode.ID, key nameKey, dir *descriptor) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.table.Get(id)
+	if n == nil || n.Dir != key.dir || n.Name != key.name {
+		return n != nil && n.Name != ""
+	}
+	var st unix.Stat_t
+	d := f.dirs[key.dir]
+	if d == nil || !n.Is(inode.Linked) || unix.Fstatat(dir.fd, key.name, &st, statFlags) != unix.ENOENT {
+		return false
+	}
+	f.dropName(d, key.name, id)
+	f.notices.entry(key.dir, key.name)
+	return true
 }
 
 // keep puts a fresh descriptor into a cache, unless the node was given up meanwhile and its ID is another's.

@@ -475,3 +475,13 @@ func TestALockIsNotListed(t *testing.T) {
 		t.Errorf("listed: %q, want %q", out, want)
 	}
 }
+
+// A mail of several names has the others when one of them is removed behind the mount, be it the one that it is known by.
+func TestANameRemovedBehindTheMountIsNotTheOnlyOne(t *testing.T) {
+	m := mountMaildir(t, nil)
+	m.sh(t, `echo mail > $M/tmp/a; ln $M/tmp/a $M/cur/b:2,; rm $B/tmp/a; ln $M/cur/b:2, $M/.Work/cur/b:2,`)
+	if out := m.sh(t, `cat $M/.Work/cur/b:2,; ls $M/.Work/cur; test ! -e $M/tmp/a`); out != "mail\nb:2,\n" {
+		t.Errorf("%q", out)
+	}
+	m.expect(t, "append INBOX b:2,", "append Work b:2,")
+}

@@ -120,7 +120,7 @@ func splitHeld(held string) (dir, name string, err error) {
 }
 
 // Find implements [store.Store].
-func (s *Store) Find(ctx context.Context, want map[mail.GUID]struct{}) (map[mail.GUID]store.Location, error) {
+func (s *Store) Find(ctx context.Context, want map[mail.GUID]struct{}, fits func(store.Location) bool) (map[mail.GUID]store.Location, error) {
 	out := make(map[mail.GUID]store.Location)
 	if len(want) == 0 {
 		return out, nil
@@ -145,18 +145,19 @@ func (s *Store) Find(ctx context.Context, want map[mail.GUID]struct{}) (map[mail
 			if !ok {
 				break
 			}
-			if _, wanted := want[r.GUID]; wanted && s.isSame(rec.Name, r) {
-				out[r.GUID] = store.Location{Mailbox: rec.Status.GUID, UID: r.UID}
+			at := store.Location{Mailbox: rec.Status.GUID, UID: r.UID}
+			if _, wanted := want[r.GUID]; wanted && (fits == nil || fits(at)) && s.isSame(rec.Name, r) {
+				out[r.GUID] = at
 			}
 		}
 	}
 	s.held.mu.Lock()
 	defer s.held.mu.Unlock()
 	for guid := range want {
-		if h, ok := s.held.mails[guid]; ok {
-			if _, there := out[guid]; !there {
-				out[guid] = store.Location{Held: h.path}
-			}
+		h, ok := s.held.mails[guid]
+		at := store.Location{Held: h.path}
+		if _, there := out[guid]; ok && !there && (fits == nil || fits(at)) {
+			out[guid] = at
 		}
 	}
 	return out, nil
@@ -251,7 +252,7 @@ func (s *Store) isOver(tmp vfs.Dir, name string) (bool, error) {
 }
 
 func (s *Store) removeTemps(names []string) error {
-	tmp, err := s.fs.OpenDir("tmp")
+	tmp, err := s.ns.OpenDir("tmp") // a mount may know them: mails were linked from there
 	if err != nil {
 		return ignoreGone(err)
 	}

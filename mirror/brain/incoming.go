@@ -178,7 +178,7 @@ func (in *incoming) findElsewhere(ctx context.Context) error {
 	for guid := range in.waiting {
 		want[guid] = struct{}{}
 	}
-	found, err := in.x.r.store.Find(ctx, want)
+	found, err := in.x.r.store.Find(ctx, want, nil)
 	if err != nil {
 		return err
 	}

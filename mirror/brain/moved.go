@@ -46,7 +46,7 @@ func (r *round) findMoved(ctx context.Context) error {
 	if len(want) == 0 {
 		return nil
 	}
-	found, err := r.store.Find(ctx, want)
+	found, err := r.store.Find(ctx, want, nil)
 	for guid, at := range found {
 		if at.Held == "" {
 			r.moved.found(guid, at)

@@ -274,12 +274,10 @@ const worthLooking = 64 << 10
 
 // hasElsewhere reports whether a mail is also in a mailbox as one that both sides have.
 func (p *push) hasElsewhere(ctx context.Context, guid mail.GUID) (bool, error) {
-	found, err := p.store.Find(ctx, map[mail.GUID]struct{}{guid: {}})
-	if err != nil {
-		return false, err
-	}
-	at, ok := found[guid]
-	return ok && at.UID != 0 && at.UID <= p.bases[at.Mailbox].LastCommonUID, nil
+	found, err := p.store.Find(ctx, map[mail.GUID]struct{}{guid: {}}, func(at store.Location) bool {
+		return at.UID != 0 && at.UID <= p.bases[at.Mailbox].LastCommonUID
+	})
+	return len(found) > 0, err
 }
 
 // size is that of a message's body in bytes; 0 if it vanished meanwhile.

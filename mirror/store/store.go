@@ -45,9 +45,9 @@ type Store interface {
 	// Open returns the mailbox of that GUID, ErrNotFound if there is none.
 	Open(ctx context.Context, guid mail.MailboxGUID) (Mailbox, error)
 
-	// Find looks in all mailboxes for one instance of each wanted GUID, also among the mails that this round expunged. It
-	// saves asking the peer for a body that is here already.
-	Find(ctx context.Context, want map[mail.GUID]struct{}) (map[mail.GUID]Location, error)
+	// Find looks in all mailboxes for one instance of each wanted GUID that fits (nil: any does), also among the mails that this
+	// round expunged. It saves asking the peer for a body that is here already.
+	Find(ctx context.Context, want map[mail.GUID]struct{}, fits func(Location) bool) (map[mail.GUID]Location, error)
 
 	// EndRound lets go of what was kept for Find and makes the round's changes durable.
 	EndRound(ctx context.Context) error

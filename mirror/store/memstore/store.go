@@ -257,19 +257,21 @@ func (s *Store) SetGUID(ctx context.Context, from, to mail.MailboxGUID) error {
 }
 
 // Find implements [store.Store].
-func (s *Store) Find(ctx context.Context, want map[mail.GUID]struct{}) (map[mail.GUID]store.Location, error) {
+func (s *Store) Find(ctx context.Context, want map[mail.GUID]struct{}, fits func(store.Location) bool) (map[mail.GUID]store.Location, error) {
 	found := map[mail.GUID]store.Location{}
 	err := s.update(ctx, func(a *Account) error {
 		for _, name := range slices.Sorted(maps.Keys(s.held)) {
-			if _, wanted := want[s.held[name].guid]; wanted {
-				found[s.held[name].guid] = store.Location{Held: name}
+			at := store.Location{Held: name}
+			if _, wanted := want[s.held[name].guid]; wanted && (fits == nil || fits(at)) {
+				found[s.held[name].guid] = at
 			}
 		}
 		for _, b := range a.memory.sorted() { // what is in a mailbox is better than what is held
 			_, d := a.disk.find(b.status.GUID)
 			for _, m := range b.messages {
-				if _, wanted := want[m.GUID]; wanted && d != nil && d.files[m.base] != nil {
-					found[m.GUID] = store.Location{Mailbox: b.status.GUID, UID: m.UID}
+				at := store.Location{Mailbox: b.status.GUID, UID: m.UID}
+				if _, wanted := want[m.GUID]; wanted && d != nil && d.files[m.base] != nil && (fits == nil || fits(at)) {
+					found[m.GUID] = at
 				}
 			}
 		}

@@ -12,7 +12,7 @@ import (
 func (s *suite) find(t *testing.T, guids ...mail.GUID) map[mail.GUID]store.Location {
 	t.Helper()
 	want := wanted(guids...)
-	found, err := s.store.Find(t.Context(), want)
+	found, err := s.store.Find(t.Context(), want, nil)
 	if err != nil {
 		t.Fatalf("find %q: %v", guids, err)
 	}
@@ -45,6 +45,18 @@ var findCases = map[string]func(*testing.T, *suite){
 		}
 		if found := s.find(t); len(found) != 0 {
 			t.Errorf("found %+v of nothing", found)
+		}
+	},
+	"Find/leaves out what does not fit": func(t *testing.T, s *suite) {
+		s.create(t, work, guidA)
+		s.create(t, play, guidB)
+		s.save(t, work, "peer", sample(1))
+		s.save(t, play, "peer", sample(1))
+		for _, box := range []mail.MailboxGUID{guidA, guidB, {}} {
+			found, err := s.store.Find(t.Context(), wanted(guidOf(1)), func(at store.Location) bool { return at.Mailbox == box })
+			if at, ok := found[guidOf(1)]; err != nil || ok == box.IsZero() || at.Mailbox != box {
+				t.Errorf("looking in %s: found %+v, %v", box, found, err)
+			}
 		}
 	},
 	"Find/an expunged mail is held until the round ends": func(t *testing.T, s *suite) {

@@ -23,9 +23,13 @@ func TestAFirstMountWithoutTheRemote(t *testing.T) {
 	f := prepareFilling(t, fillMails/2)
 	f.link.Cut()
 	f.start()
-	if out := f.Run("status", f.mount.Path).Want(0).Stdout; !strings.Contains(out, "first fill waits for the remote") || !strings.Contains(out, ": offline") {
-		t.Error(out)
-	}
+	f.Eventually("status says that the first fill waits", time.Minute, func() error {
+		out := f.Run("status", f.mount.Path).Want(0).Stdout
+		if !strings.Contains(out, "first fill waits for the remote") || !strings.Contains(out, ": offline") {
+			return errors.New(out)
+		}
+		return nil
+	})
 	if here := listed(t, f.mount.Maildir); len(here) != 0 {
 		t.Errorf("%d mails are listed", len(here))
 	}

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 )
 
 // Remote is another host, as far as dsyncfs can tell: a real sshd on loopback whose user has a home, a PATH and a state
@@ -65,6 +67,43 @@ func (r *Remote) Sessions() []int {
 	for pid := range strings.FieldsSeq(r.env.children(r.PID)) {
 		if n, err := strconv.Atoi(pid); err == nil {
 			pids = append(pids, n)
+		}
+	}
+	return pids
+}
+
+// Freeze stops what serves a connection now: the dsync servers, and with all also the processes of sshd, so that not even its
+// keepalives are answered. Connections stay open, and new ones can be made. thaw lets them go on; the end of the test does, too.
+func (r *Remote) Freeze(all bool) (thaw func()) {
+	tb := r.env.TB
+	tb.Helper()
+	pids := r.env.Servers()
+	if all {
+		pids = r.env.below(r.PID)
+	}
+	if len(pids) == 0 {
+		tb.Fatal("nothing serves a connection")
+	}
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	thaw = sync.OnceFunc(func() {
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGCONT) // it may have ended
+		}
+	})
+	tb.Cleanup(thaw)
+	return thaw
+}
+
+// below are all descendants of a process.
+func (e *Env) below(pid int) (pids []int) {
+	e.TB.Helper()
+	for child := range strings.FieldsSeq(e.children(pid)) {
+		if n, err := strconv.Atoi(child); err == nil {
+			pids = append(append(pids, n), e.below(n)...)
 		}
 	}
 	return pids

@@ -114,7 +114,9 @@ func mountOptions(opts Options) *fuse.MountOptions {
 		MaxBackground: 64,
 		// The kernel leaves it to us to clear set-ID bits on a write, and so does not ask for security.capability first.
 		ExtraCapabilities: fuse.CAP_HANDLE_KILLPRIV_V2,
-		Logger:            log.New(logWriter{opts.Logger}, "", 0),
+		// What is read is in memory: go-fuse would put the head of each answer into a pipe first, and take it back.
+		DisableSplice: true,
+		Logger:        log.New(logWriter{opts.Logger}, "", 0),
 	}
 }
 

@@ -77,9 +77,7 @@ func (b *boxScan) add(i int32, uid mail.UID, id identity, virtual int64) error {
 	b.rec.Status.Messages++
 	b.r.report.Added++
 	b.fresh = append(b.fresh, i)
-	if !b.r.o.DryRun {
-		b.r.w.unsynced++
-	}
+	b.r.w.unsynced++
 	return b.r.w.putMessage(b.rec.Status.GUID, r)
 }
 

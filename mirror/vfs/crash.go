@@ -36,10 +36,23 @@ func (m *Mem) Crash(loss Loss, seed uint64) *Mem {
 		times: map[*inode]time.Time{},
 		clone: map[*inode]*inode{},
 	}
-	for _, ch := range c.survivors(m.pending) {
+	kept := c.survivors(m.pending)
+	older := make(map[*inode]bool) // directories whose time is that of before a change that was lost
+	for _, ch := range m.pending {
+		survives := len(kept) > 0 && kept[0] == ch
+		if survives {
+			kept = kept[1:]
+		}
 		for _, n := range ch.names {
-			n.apply(c.dir(n.dir))
-			c.times[n.dir] = ch.at
+			names := c.dir(n.dir)
+			if !survives {
+				older[n.dir] = true
+				continue
+			}
+			n.apply(names)
+			if !older[n.dir] {
+				c.times[n.dir] = ch.at
+			}
 		}
 	}
 	return &Mem{clock: m.clock, lastIno: m.lastIno, root: c.copy(m.root, nil)}

@@ -594,6 +594,13 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":10501443392876023566,"Type":"f","Fault":{"What":"late","At":10,"Seed":5128524811151776041},"Restore":true}
 		{"Op":"sync","Side":1,"Seed":12447606073570758083,"Type":"c","Fault":{"What":"crash","At":4,"Loss":2,"Seed":12005468089705040270},"Restore":true}
 		{"Op":"sync","Side":1,"Seed":1615989620267297668,"Type":"s"}`,
+	"mail in a directory that was made while a scan waited for the lock was not seen": `
+		++ fs
+		{"Op":"delete","Side":0,"Seed":2610340600818555639}
+		{"Op":"sync","Side":1,"Seed":762195720117180870,"Type":"s","Reversed":true,"Fault":{"Second":true,"What":"enospc","At":2,"Seed":15919431371191472036},"Restore":true}
+		{"Op":"sync","Side":1,"Seed":15303878669795004884,"Type":"f"}
+		{"Op":"sync","Side":1,"Seed":6569480813464420776,"Type":"c","Fault":{"What":"crash","At":2,"Loss":1,"Seed":10963533323055207997}}
+		{"Op":"live","Side":0,"Seed":7387955019095691011,"Reversed":true,"Wire":true,"Cut":35,"Users":14,"Fault":{"Second":true,"What":"eio","At":11,"Seed":15099442786546934615}}`,
 }
 
 func TestRegressions(t *testing.T) {

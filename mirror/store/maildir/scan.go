@@ -114,7 +114,7 @@ func (b *boxScan) open(ctx context.Context) (err error) {
 		}
 		taken = lock.Mtime // by the clock of the file system
 	}
-	if b.sig, err = takeSignature(b.d.box); err != nil {
+	if b.sig, err = b.signature(); err != nil {
 		return err
 	}
 	b.sig.setRacy(taken)
@@ -139,6 +139,16 @@ func (b *boxScan) open(ctx context.Context) (err error) {
 		return err
 	}
 	return b.readList()
+}
+
+// signature takes the signature of the directories that are open. One that was made since they were, while the lock was waited for,
+// has the refresh begin anew: its time would stand for what was not read.
+func (b *boxScan) signature() (signature, error) {
+	s, err := takeSignature(b.d.box)
+	if err == nil && (b.d.cur == nil && s.cur.ino != 0 || b.d.new == nil && s.new.ino != 0) {
+		err = fmt.Errorf("%s: its directories were made meanwhile: %w", describe(b.l.name), fs.ErrNotExist)
+	}
+	return s, err
 }
 
 func (b *boxScan) close() error {

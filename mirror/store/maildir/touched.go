@@ -72,7 +72,7 @@ func (b *boxScan) openTouched(ctx context.Context) (touched map[string]int, err 
 	if b.release, err = b.s.locks.acquireExclusive(ctx, b.d.box); err != nil {
 		return nil, err
 	}
-	if b.sig, err = takeSignature(b.d.box); err != nil {
+	if b.sig, err = b.signature(); err != nil {
 		return nil, err
 	}
 	memory := b.s.o.Memory

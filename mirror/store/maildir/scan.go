@@ -2,7 +2,9 @@ package maildir
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"io/fs"
 	"time"
 
 	"dsyncfs/mirror/mail"

@@ -178,6 +178,10 @@ func (in *incoming) findElsewhere(ctx context.Context) error {
 	for guid := range in.waiting {
 		want[guid] = struct{}{}
 	}
+	if in.x.withContent {
+		// GUIDs did not tell which mails are the same, so a mail that has one here may be another one.
+		return in.takeKept(ctx)
+	}
 	found, err := in.x.r.store.Find(ctx, want, nil)
 	if err != nil {
 		return err

@@ -601,6 +601,21 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":15303878669795004884,"Type":"f"}
 		{"Op":"sync","Side":1,"Seed":6569480813464420776,"Type":"c","Fault":{"What":"crash","At":2,"Loss":1,"Seed":10963533323055207997}}
 		{"Op":"live","Side":0,"Seed":7387955019095691011,"Reversed":true,"Wire":true,"Cut":35,"Users":14,"Fault":{"Second":true,"What":"eio","At":11,"Seed":15099442786546934615}}`,
+	"a mail was copied from one that had lost its GUID to it when two copies met": `
+		fs ++
+		{"Op":"sync","Side":1,"Seed":8993438901188251170,"Type":"c","Reversed":true,"Users":1}
+		{"Op":"burst","Side":1,"Seed":9524438551294383033}
+		{"Op":"sync","Side":1,"Seed":8449947101246373536,"Type":"f"}
+		{"Op":"expunge","Side":0,"Seed":9871433714008969622}
+		{"Op":"deliver","Side":1,"Seed":13153653857709858302}
+		{"Op":"resetguid","Side":0,"Seed":11924815149201685689}
+		{"Op":"keyword","Side":1,"Seed":13398922913316668208}
+		{"Op":"edit","Side":0,"Seed":610617616176402224}
+		{"Op":"create","Side":1,"Seed":15245218775207107578}
+		{"Op":"sync","Side":1,"Seed":18008613174730885840,"Type":"c","Fault":{"Second":true,"What":"crash","At":1,"Seed":4817175014397244669},"Restore":true}
+		{"Op":"sync","Side":1,"Seed":9599345241101749818,"Type":"c","Fault":{"What":"full","At":73,"Seed":17297709757357323518},"Restore":true}
+		{"Op":"expunge","Side":1,"Seed":2429060320539142816}
+		{"Op":"resetvalidity","Side":0,"Seed":7966862799507009160}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -485,3 +485,27 @@ func TestANameRemovedBehindTheMountIsNotTheOnlyOne(t *testing.T) {
 	}
 	m.expect(t, "append INBOX b:2,", "append Work b:2,")
 }
+
+// What the store writes in the backing directory is there for programs at once: its own files, and the time of cur.
+func TestFilesOfTheStoreAreFollowed(t *testing.T) {
+	m := mountMaildir(t, nil)
+	root, err := vfs.Open(m.backing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	f := m.Through(root).(interface{ Follow(dir, name string) })
+	m.sh(t, `echo 1 > $B/dovecot-uidlist; cat $M/dovecot-uidlist; stat $M/cur`)
+	for i, script := range []string{`echo 2 >> $B/dovecot-uidlist`, `echo 1 > $B/x; echo 2 >> $B/x; echo 3 >> $B/x; mv $B/x $B/dovecot-uidlist`} {
+		m.sh(t, script)
+		f.Follow("", "dovecot-uidlist")
+		if out := m.sh(t, `cat $M/dovecot-uidlist`); out != "1\n2\n3\n"[:2*i+4] {
+			t.Errorf("%q", out)
+		}
+	}
+	m.sh(t, `touch -d @1234567890 $B/cur`)
+	f.Follow("", "cur")
+	if out := m.sh(t, `stat -c %Y $M/cur`); out != "1234567890\n" {
+		t.Errorf("cur is of %s", out)
+	}
+}

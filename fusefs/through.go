@@ -35,6 +35,22 @@ func (t *throughFS) OpenDir(path string) (vfs.Dir, error) {
 	return &throughDir{d, t.m}, nil
 }
 
+// Follow makes memory and kernel follow a file that was written in the backing directory, or a mail directory that got another time.
+func (t *throughFS) Follow(dir, name string) {
+	if kindOf(name) == plainDir {
+		t.m.tell(change{dir, name})
+		return
+	}
+	f := t.m.fs
+	f.mu.Lock()
+	d := f.byPath[join(dir, name)]
+	f.mu.Unlock()
+	if d != nil && t.m.alive.Load() {
+		f.notices.inode(d.id)
+		f.notices.flush()
+	}
+}
+
 // throughDir is a directory of the backing file system.
 type throughDir struct {
 	vfs.Dir

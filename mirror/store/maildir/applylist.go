@@ -52,7 +52,7 @@ func (a *apply) writeList(ctx context.Context) error {
 	if _, err := a.edits.lines(&uidlistWriter{w: &lines}, a.edits.inserts, mail.MaxUID+1); err != nil {
 		return err
 	}
-	if err := appendUIDList(box, lines.Bytes()); err != nil {
+	if err := a.s.wrote(box, uidlistName, appendUIDList(box, lines.Bytes())); err != nil {
 		return errors.Join(err, a.healList())
 	}
 	return a.noteList()
@@ -108,7 +108,8 @@ func (a *apply) rewriteList() error {
 	if err != nil {
 		return err
 	}
-	return replaceUIDList(a.m.d.box, a.s.fileMode(a.m.d.box), func(w *uidlistWriter) error { return a.edits.write(w, u) })
+	err = replaceUIDList(a.m.d.box, a.s.fileMode(a.m.d.box), func(w *uidlistWriter) error { return a.edits.write(w, u) })
+	return a.s.wrote(a.m.d.box, uidlistName, err)
 }
 
 // healList removes the half line that an append on a full disk may have left: a Dovecot would glue its next line to it.
@@ -123,7 +124,8 @@ func (a *apply) healList() error {
 		return err
 	}
 	e := uidEdits{header: a.edits.header}
-	return replaceUIDList(a.m.d.box, a.s.fileMode(a.m.d.box), func(w *uidlistWriter) error { return e.write(w, u) })
+	err = replaceUIDList(a.m.d.box, a.s.fileMode(a.m.d.box), func(w *uidlistWriter) error { return e.write(w, u) })
+	return a.s.wrote(a.m.d.box, uidlistName, err)
 }
 
 // noteList keeps what is known of the uidlist up to date with what was written.

@@ -121,7 +121,8 @@ func (b *boxScan) translateKeywords(fresh []int32) error {
 		}
 	}
 	if added {
-		if err := saveKeywords(b.d.box, b.s.fileMode(b.d.box), &table, b.s.o.Clock()); err != nil {
+		err := saveKeywords(b.d.box, b.s.fileMode(b.d.box), &table, b.s.o.Clock())
+		if err := b.s.wrote(b.d.box, keywordsName, err); err != nil {
 			return err
 		}
 	}
@@ -171,9 +172,9 @@ func (b *boxScan) writeList(fresh []int32) error {
 		if err := writeFresh(&uidlistWriter{w: &lines}); err != nil {
 			return err
 		}
-		return appendUIDList(b.d.box, lines.Bytes())
+		return b.s.wrote(b.d.box, uidlistName, appendUIDList(b.d.box, lines.Bytes()))
 	}
-	return replaceUIDList(b.d.box, b.s.fileMode(b.d.box), func(w *uidlistWriter) error {
+	err := replaceUIDList(b.d.box, b.s.fileMode(b.d.box), func(w *uidlistWriter) error {
 		head := b.header
 		head.next = max(b.next, 1)
 		if err := w.writeHeader(head); err != nil {
@@ -184,6 +185,7 @@ func (b *boxScan) writeList(fresh []int32) error {
 		}
 		return writeFresh(w)
 	})
+	return b.s.wrote(b.d.box, uidlistName, err)
 }
 
 // copyLines writes the lines of the old list but for those whose files got another UID.

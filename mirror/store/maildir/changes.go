@@ -24,7 +24,7 @@ func (a *apply) writeKeywords(context.Context) error {
 	if !added {
 		return nil
 	}
-	return saveKeywords(a.m.d.box, a.s.fileMode(a.m.d.box), a.keys, a.s.o.Clock())
+	return a.s.wrote(a.m.d.box, keywordsName, saveKeywords(a.m.d.box, a.s.fileMode(a.m.d.box), a.keys, a.s.o.Clock()))
 }
 
 // changeFlags applies the differences of flags and keywords.

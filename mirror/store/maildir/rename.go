@@ -230,7 +230,7 @@ func (s *Store) writeGUID(ctx context.Context, dir string, guid mail.MailboxGUID
 			}
 		}
 	})
-	if err != nil {
+	if err := s.wrote(d, uidlistName, err); err != nil {
 		return err
 	}
 	return s.touchCur(d)
@@ -238,5 +238,5 @@ func (s *Store) writeGUID(ctx context.Context, dir string, guid mail.MailboxGUID
 
 // touchCur makes a running Dovecot look at the uidlist again.
 func (s *Store) touchCur(box vfs.Dir) error {
-	return ignoreGone(box.SetTimes("cur", s.o.Clock()))
+	return s.wrote(box, "cur", ignoreGone(box.SetTimes("cur", s.o.Clock())))
 }

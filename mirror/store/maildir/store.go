@@ -37,6 +37,21 @@ type Options struct {
 	Create bool // make a Maildir where an empty directory is
 }
 
+// Follower may be implemented by a MailNamespace: it is told of files of the store's own that were written in the tree itself, and of
+// directories that got another time there.
+type Follower interface {
+	Follow(dir, name string)
+}
+
+// wrote has the view of programs follow a file of the store's own that was written, in whole or in part; err is how that ended. A
+// Dovecot that finds a mail, and an old uidlist, gives it a UID of its own.
+func (s *Store) wrote(dir vfs.Dir, name string, err error) error {
+	if f, ok := s.ns.(Follower); ok {
+		f.Follow(dir.Path(), name)
+	}
+	return err
+}
+
 // Store is a Maildir account. It implements [store.Store].
 type Store struct {
 	o      Options

@@ -24,7 +24,7 @@ func (s *Store) Subscribe(ctx context.Context, name mail.Name, subscribed bool) 
 		changed = subs.set(name, subscribed)
 		return changed
 	})
-	if err != nil {
+	if err = s.wrote(s.root, subscriptionsName, err); err != nil {
 		return fmt.Errorf("subscribe %q: %w", string(name), err)
 	}
 	now := s.now()

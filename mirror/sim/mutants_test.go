@@ -16,10 +16,9 @@ import (
 type mutant struct {
 	name, file string
 	old, new   string
-	test       string // that sees it, as no history does; empty: the simulation has to
 }
 
-// readMutants reads testdata/mutants.txt: "== NAME" or "== NAME (TEST)", the file, what is there, "--", what takes its place.
+// readMutants reads testdata/mutants.txt: "== NAME", the file, what is there, "--", what takes its place.
 func readMutants(t *testing.T) (out []mutant) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/mutants.txt")
@@ -33,8 +32,7 @@ func readMutants(t *testing.T) (out []mutant) {
 		if !ok {
 			t.Fatalf("mutant %q: no --", head)
 		}
-		name, test, _ := strings.Cut(strings.TrimSuffix(head, ")"), " (")
-		out = append(out, mutant{name: name, test: test, file: file, old: old, new: strings.TrimRight(replacement, "\n")})
+		out = append(out, mutant{name: head, file: file, old: old, new: strings.TrimRight(replacement, "\n")})
 	}
 	return out
 }
@@ -65,8 +63,7 @@ func (m mutant) apply(root string) (string, error) {
 }
 
 // TestMutants makes each mistake in a copy of the code and requires that the simulation sees it within SIM_MUTANTS histories,
-// or in those that its tests run besides, but for those of which the list names another test. Of others it says which test sees
-// them, if any does. SIM_MUTANT picks some by a regular expression of their names.
+// or in those that its tests run besides. Of others it says which test sees them, if any does. SIM_MUTANT picks some by a regular expression of their names.
 func TestMutants(t *testing.T) {
 	histories := envInt(t, "SIM_MUTANTS", 0)
 	if histories == 0 {
@@ -81,7 +78,7 @@ func TestMutants(t *testing.T) {
 		}
 		start := time.Now()
 		by, simulated := m.caughtBy(t, root, histories)
-		if !simulated && (m.test == "" || !strings.HasPrefix(by, "only by "+m.test)) {
+		if !simulated {
 			t.Errorf("the simulation does not see that %s: %s", m.name, by)
 		}
 		line := fmt.Sprintf("| %s | %s |\n", m.name, by)

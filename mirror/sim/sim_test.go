@@ -32,7 +32,7 @@ func TestSim(t *testing.T) {
 // TestEdits runs histories in which mails are written in place during syncs, which the others leave out: what comes of it together
 // with a new UIDVALIDITY or a crash may be there once more.
 func TestEdits(t *testing.T) {
-	for seed := 1; seed <= 40; seed++ {
+	for seed := 1; seed <= 60; seed++ {
 		if h := GenerateEdits(uint64(seed)); Run(t, h) != nil {
 			report(t, seed, h)
 			return

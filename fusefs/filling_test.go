@@ -2,6 +2,7 @@ package fusefs_test
 
 import (
 	"os"
+	"strings"
 	"sync"
 	"testing"
 
@@ -78,6 +79,9 @@ func TestAnIncompleteUIDListIsWithheld(t *testing.T) {
 	close(f.open)
 	m := mountMaildir(t, func(o *fusefs.Options) { o.Filling = f })
 	m.sh(t, `echo 3 V1 N1 > $B/dovecot-uidlist; echo 3 V1 N1 > $B/.Work/dovecot-uidlist; cat $M/.Work/dovecot-uidlist`)
+	if out := m.sh(t, `ls $M`); strings.Contains(out, "dovecot-uidlist") {
+		t.Errorf("it is listed, and who reads what is listed finds an error: %s", out)
+	}
 	for _, script := range []string{
 		`cat $M/dovecot-uidlist`, `ls -l $M; cat $M/dovecot-uidlist`, `echo mine > $M/dovecot-uidlist`,
 		`echo mine > $M/a; mv $M/a $M/dovecot-uidlist`, `ln $M/a $M/dovecot-uidlist`,
@@ -89,6 +93,9 @@ func TestAnIncompleteUIDListIsWithheld(t *testing.T) {
 	f.mu.Lock()
 	f.whole = true
 	f.mu.Unlock()
+	if out := m.sh(t, `ls $M`); !strings.Contains(out, "dovecot-uidlist") {
+		t.Errorf("it is not listed: %s", out)
+	}
 	if out := m.sh(t, `cat $M/dovecot-uidlist; mv $M/a $M/dovecot-uidlist; cat $M/dovecot-uidlist`); out != "3 V1 N1\nmine\n" {
 		t.Errorf("%q", out)
 	}

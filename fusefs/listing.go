@@ -399,7 +399,7 @@ func (f *fileSystem) listPlain(d *directory, fd *descriptor, in *fuse.ReadIn, at
 	if in.Offset == 0 || !l.read {
 		l.entries, l.read = nil, true
 		err := readNames(fd.fd, func(e dirent) {
-			if !comesAndGoes(fd.fd, e.name) {
+			if !comesAndGoes(fd.fd, e.name) && !f.isWithheld(d, e.name) {
 				l.entries = append(l.entries, e)
 			}
 		})

@@ -30,11 +30,13 @@ type filling struct {
 	lists  map[string]chan struct{} // by directory; closed when it is known which mails there are
 	parts  map[mail.Name]bool       // mailboxes that are not whole; nil: it is not known which, so all but the whole ones
 	whole  map[mail.Name]bool
+	own    map[mail.Name]bool // mailboxes that had mail before the fill began
 }
 
-func newFilling(l maildir.Layout, keep func(mail.MailboxGUID)) *filling {
+func newFilling(l maildir.Layout, own map[mail.Name]bool, keep func(mail.MailboxGUID)) *filling {
 	return &filling{
 		layout: l, keep: keep, begun: time.Now(), tree: make(chan struct{}), lists: make(map[string]chan struct{}), whole: make(map[mail.Name]bool),
+		own: maps.Clone(own),
 	}
 }
 
@@ -119,7 +121,8 @@ func (f *filling) open() {
 	}
 }
 
-// Whole implements [fusefs.Filling].
+// Whole implements [fusefs.Filling]. While the remote is away, a mailbox that had mail of its own shows that and nothing else, as on
+// any mount without its remote.
 func (f *filling) Whole(dir string) bool {
 	if f.over.Load() {
 		return true
@@ -127,6 +130,9 @@ func (f *filling) Whole(dir string) bool {
 	name, ok := f.layout.MailboxOf(dir)
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.parts == nil && f.opened && f.own[name] {
+		return true
+	}
 	return !ok || f.whole[name] || f.parts != nil && !f.parts[name]
 }
 
@@ -140,7 +146,7 @@ func (f *filling) renamed(from, to mail.Name) {
 			delete(f.whole, name)
 		}
 	}
-	for _, set := range []map[mail.Name]bool{f.parts, f.whole} {
+	for _, set := range []map[mail.Name]bool{f.parts, f.whole, f.own} {
 		for _, name := range slices.Collect(maps.Keys(set)) {
 			if name == from || name.IsBelow(from) {
 				set[to+name[len(from):]] = true

@@ -31,7 +31,7 @@ func (f *filling) waits(dir string) (back func() bool) {
 // A directory can be listed when the list of what is in it has come; none waits for ever.
 func TestListingsWaitForTheirList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFilling(maildir.MaildirPlusPlus, nil)
+		f := newFilling(maildir.MaildirPlusPlus, nil, nil)
 		expect := func(when string, want map[string]bool, got map[string]func() bool) {
 			t.Helper()
 			for dir, back := range got {
@@ -57,7 +57,7 @@ func TestListingsWaitForTheirList(t *testing.T) {
 		want[".Work/new"] = true
 		expect("at the end", want, all)
 
-		g := newFilling(maildir.MaildirPlusPlus, nil)
+		g := newFilling(maildir.MaildirPlusPlus, nil, nil)
 		late := g.waits("cur")
 		time.Sleep(awaitTime - time.Second)
 		if late() {
@@ -68,7 +68,7 @@ func TestListingsWaitForTheirList(t *testing.T) {
 			t.Error("it waits for ever")
 		}
 
-		h := newFilling(maildir.MaildirPlusPlus, nil)
+		h := newFilling(maildir.MaildirPlusPlus, nil, nil)
 		h.noMore()
 		if time.Sleep(time.Hour); !h.waits("cur")() {
 			t.Error("it waits for a remote that is away")
@@ -88,7 +88,7 @@ func TestListingsWaitForTheirList(t *testing.T) {
 // have are from the beginning, when that is known.
 func TestWhichMailboxesAreWhole(t *testing.T) {
 	var kept []mail.MailboxGUID
-	f := newFilling(maildir.MaildirPlusPlus, func(box mail.MailboxGUID) { kept = append(kept, box) })
+	f := newFilling(maildir.MaildirPlusPlus, nil, func(box mail.MailboxGUID) { kept = append(kept, box) })
 	expect := func(when string, want map[string]bool) {
 		t.Helper()
 		for dir, whole := range want {
@@ -111,5 +111,25 @@ func TestWhichMailboxesAreWhole(t *testing.T) {
 	expect("at the end", map[string]bool{"": true, ".Own": true, ".Own.2026": true, ".Owned": true})
 	if want := []mail.MailboxGUID{{1}, {3}}; !slices.Equal(kept, want) {
 		t.Errorf("kept for the next mount: %v, want %v", kept, want)
+	}
+}
+
+// While the remote is away, a mailbox that had mail before the fill shows that alone, and its uidlist is as good as ever.
+func TestMailboxesWithMailOfTheirOwnAreWholeWithoutTheRemote(t *testing.T) {
+	f := newFilling(maildir.MaildirPlusPlus, map[mail.Name]bool{"Own": true}, nil)
+	if f.Whole(".Own") {
+		t.Error("it counts as whole before it is known whether the remote is away")
+	}
+	f.noMore()
+	if !f.Whole(".Own") || f.Whole("") {
+		t.Errorf("without the remote: the one with mail %v, the one without %v", f.Whole(".Own"), f.Whole(""))
+	}
+	f.renamed("Own", "Renamed")
+	if !f.Whole(".Renamed") {
+		t.Error("not under its new name")
+	}
+	f.expect(map[mail.MailboxGUID]place{{1}: {name: "Own", dir: ".Own", some: true}})
+	if f.Whole(".Own") {
+		t.Error("it counts as whole though mails of the remote come")
 	}
 }

@@ -81,7 +81,7 @@ func newFill(ctx context.Context, m *mounted, dir string) (*fill, error) {
 	}
 	f := &fill{
 		m: m, again: again, own: mark.own, whole: mark.whole, tried: make(chan struct{}), fetcher: newFetcher(m.o, dir, m.isOffline), intents: intents,
-		filling: newFilling(m.o.Local.Layout, func(box mail.MailboxGUID) {
+		filling: newFilling(m.o.Local.Layout, mark.own, func(box mail.MailboxGUID) {
 			if err := mark.add(box); err != nil {
 				m.o.Logger.Warn("state directory", "err", err) // a mount that comes after this one withholds it for longer
 			}

@@ -163,7 +163,7 @@ func (x *exchange) logItem(e store.Change) *item.Change {
 			return merge.ExpungeRecord(e.UID, e.GUID128, 0) // a Dovecot says nothing of when
 		}
 		c := merge.ExpungeRecord(e.UID, e.GUID128, e.ModSeq)
-		c.Past = x.past.expunge(e.UID)
+		c.Past = x.pastOf(e)
 		return c
 	}
 	if above {

@@ -149,7 +149,7 @@ func (x *exchange) ownLog(yield func(merge.Logged, error) bool) {
 	for c, err := range x.logged() {
 		l := merge.Logged{UID: c.UID, Expunged: c.Expunged, GUID128: c.GUID128, ModSeq: c.ModSeq, Delta: c.Delta}
 		if c.Expunged {
-			l.Past = x.past.expunge(c.UID)
+			l.Past = x.pastOf(c)
 		}
 		if !yield(l, err) || err != nil {
 			return

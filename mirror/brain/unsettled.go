@@ -33,11 +33,15 @@ func (p *pasts) message(uid mail.UID) item.Past {
 	return item.PastNone
 }
 
-func (p *pasts) expunge(uid mail.UID) item.Past {
-	if p.renumbered.Has(uid) {
+// pastOf is about a logged expunge.
+func (x *exchange) pastOf(e store.Change) item.Past {
+	switch {
+	case x.past.renumbered.Has(e.UID):
 		return item.PastRenumbered
+	case e.Origin != "" && e.Origin == x.r.origin():
+		return item.PastTold
 	}
-	return p.message(uid)
+	return x.past.message(e.UID)
 }
 
 // noted names the last common state in which a batch is to be noted: of a round that may leave messages which only this side

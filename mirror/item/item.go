@@ -193,6 +193,7 @@ const (
 	PastMet        Past = 'm' // it was there when the two first met
 	PastBrought    Past = 'b' // it came from the receiver
 	PastRenumbered Past = 'r' // only ChangeExpunge: it got another UID, and nobody expunged it
+	PastTold       Past = 't' // only ChangeExpunge: the receiver had told it
 )
 
 // UnknownSize is what a Dovecot sends as virtual size when nobody asked for it.

@@ -218,6 +218,24 @@ func TestPlans(t *testing.T) {
 			want: "B:7=r7/c0",
 		},
 		{
+			name:    "a mail that is here again after its expunge was told stays",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|s 4 B 1 - - 0`}, remote: side{next: 5, changes: `et 4 B`},
+			want: "4>5",
+		},
+		{
+			name:    "and comes back to where that was told",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 5, changes: `s 1 A 1 - - 0|et 4 B`}, remote: side{next: 5, changes: `s 4 B 1 - - 0`},
+			want: "B:5=r4/c0",
+		},
+		{
+			name:    "one that a user put back stays where the other side was told of its first end",
+			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
+			local:   side{next: 8, changes: `s 1 A 1 - - 0|et 4 B|s 7 B 1 - - 0`}, remote: side{next: 5, changes: `eb 4 B`},
+			want: "",
+		},
+		{
 			name:    "one that was expunged and came back there is the one that is here",
 			options: merge.Options{HaveBase: true, Base: 1, Absence: merge.Keep},
 			local:   side{next: 8, changes: `s 1 A 1 - - 0|s 7 B 1 - - 0`}, remote: side{next: 10, changes: `e 4 B|s 9 B 1 - - 0`},

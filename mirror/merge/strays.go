@@ -31,22 +31,28 @@ type strays struct {
 
 // expunges count those of one GUID that one side logged.
 type expunges struct {
-	all     int
+	all     int // by its users
 	brought int // of these, so many of mails that came from the other side
+	told    int // that the other side had told
 }
 
 func (e expunges) and(past item.Past) expunges {
-	e.all++
-	if past == item.PastBrought {
+	switch past {
+	case item.PastTold:
+		e.told++
+		return e
+	case item.PastBrought:
 		e.brought++
 	}
+	e.all++
 	return e
 }
 
 // without returns how many mails of the other side can be strays by expunges, at which it logged so many itself: in doubt none.
 func (e expunges) without(own expunges) expunges {
-	all := max(0, e.all-own.all)
-	return expunges{all: all, brought: min(all, max(0, e.brought-own.all))}
+	gone := own.all + own.told
+	all := max(0, e.all-gone)
+	return expunges{all: all, brought: min(all, max(0, e.brought-gone))}
 }
 
 // newStrays returns nil where nothing is to be found: who does not want every mail does not see all of the other's, and the

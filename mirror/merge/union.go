@@ -30,6 +30,11 @@ func (r *union) record(c *item.Change) error {
 	if m != nil {
 		defer r.local.advance()
 		if r.same(m, c) {
+			if c.Type == item.ChangeExpunge && c.Past == item.PastTold {
+				// It was told by this side, which has the mail again: its user moved it back, or a power cut undid the expunge.
+				r.strays.theyExpunged(c)
+				return r.keepLocal(m)
+			}
 			if c.Type == item.ChangeExpunge {
 				r.strays.meets(c.UID, m.GUID.Hash128(), c.Past, 1)
 				return r.expungeLogged(m)
@@ -51,10 +56,13 @@ func (r *union) record(c *item.Change) error {
 	}
 	if expunged {
 		l, err := r.log.at(c.UID)
-		if err == nil {
-			r.strays.meets(c.UID, l.GUID128, l.Past, -1)
+		if err != nil {
+			return err
 		}
-		return err
+		if l.Past != item.PastTold {
+			r.strays.meets(c.UID, l.GUID128, l.Past, -1)
+			return nil
+		}
 	}
 	h := r.ofRecord(c)
 	r.remotes = append(r.remotes, h)

@@ -616,6 +616,33 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":9599345241101749818,"Type":"c","Fault":{"What":"full","At":73,"Seed":17297709757357323518},"Restore":true}
 		{"Op":"expunge","Side":1,"Seed":2429060320539142816}
 		{"Op":"resetvalidity","Side":0,"Seed":7966862799507009160}`,
+	"a mail that was moved back after the index was lost went by the expunge that its own side had told": `
+		++ ++
+		{"Op":"sync","Side":1,"Seed":6321571715270735145,"Type":"f"}
+		{"Op":"burst","Side":0,"Seed":6816686449786197666}
+		{"Op":"sync","Side":1,"Seed":1279809379563309361,"Type":"s"}
+		{"Op":"create","Side":0,"Seed":18112538993796615456}
+		{"Op":"move","Side":0,"Seed":12972641003472187904}
+		{"Op":"sync","Side":1,"Seed":8679567223345277286,"Type":"c","Cut":44}
+		{"Op":"forget","Side":0,"Seed":7803716155520921301}
+		{"Op":"move","Side":0,"Seed":171568405408792802}`,
+	"a mail of a mailbox that was put back from a copy went by an expunge that its own side had told": `
+		++ ++
+		{"Op":"deliver","Side":1,"Seed":5499913512139995967}
+		{"Op":"subscribe","Side":1,"Seed":11738789668660989583}
+		{"Op":"create","Side":1,"Seed":6357415136972635835}
+		{"Op":"sync","Side":1,"Seed":15081199098076766917,"Type":"c","Restore":true}
+		{"Op":"burst","Side":0,"Seed":15299414999962852805}
+		{"Op":"rename","Side":1,"Seed":15951556844783124447}
+		{"Op":"sync","Side":1,"Seed":4118930514447962981,"Type":"f","Restore":true}
+		{"Op":"resetvalidity","Side":0,"Seed":1393879592880576128}
+		{"Op":"subscribe","Side":0,"Seed":9660415584425571881}
+		{"Op":"keep","Side":1,"Seed":7508227088950424183}
+		{"Op":"fillkept","Side":0,"Seed":1285849001332256231}
+		{"Op":"sync","Side":1,"Seed":2466712843219998512,"Type":"f","Users":6}
+		{"Op":"dropkept","Side":1,"Seed":16268623369088038058}
+		{"Op":"sync","Side":1,"Seed":9548668501544265136,"Type":"f","Cut":24}
+		{"Op":"putback","Side":1,"Seed":4365758794766414727}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -155,6 +155,7 @@ type Change struct {
 	Expunged bool
 	GUID128  mail.GUID128 // of an expunged message
 	ModSeq   mail.ModSeq  // of the expunge
+	Origin   Origin       // of the expunge
 	Message  mail.Message // as it is now, unless expunged
 	Delta    mail.Delta   // what the log says was added and removed; may be zero
 }

@@ -317,7 +317,7 @@ func (d *fields) change() *item.Change {
 		it.HeaderHash = string(v)
 	}
 	if d.has(cPast) {
-		it.Past = item.Past(d.char(cPast, "mbr"))
+		it.Past = item.Past(d.char(cPast, "mbrt"))
 	}
 	if it.Add&it.Remove != 0 {
 		d.fail(cRemove, errors.New("flags that are in add_flags as well"))

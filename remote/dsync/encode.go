@@ -311,7 +311,7 @@ func (r *record) encodeChange(c *item.Change) error {
 	r.setNumber(cPhysical, uint64(c.Size))
 	switch c.Past {
 	case item.PastNone:
-	case item.PastMet, item.PastBrought, item.PastRenumbered:
+	case item.PastMet, item.PastBrought, item.PastRenumbered, item.PastTold:
 		r.setByte(cPast, byte(c.Past))
 	default:
 		return r.invalid(cPast, "%q", byte(c.Past))

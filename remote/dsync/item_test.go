@@ -126,7 +126,7 @@ var itemGenerators = map[string]*rapid.Generator[item.Item]{
 			KeywordsReset: b.Draw(t, "reset"), Received: rapid.Int64Range(0, math.MaxInt64).Draw(t, "received"),
 			HasSize: b.Draw(t, "sized"), Content: mail.ContentHash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "content")),
 			POP3: rapid.StringMatching(`([0-9]+ [!-~]+)?`).Draw(t, "pop3"), Size: rapid.Int64Range(0, math.MaxInt64).Draw(t, "physical"),
-			Past: rapid.SampledFrom([]item.Past{item.PastNone, item.PastMet, item.PastBrought, item.PastRenumbered}).Draw(t, "past"),
+			Past: rapid.SampledFrom([]item.Past{item.PastNone, item.PastMet, item.PastBrought, item.PastRenumbered, item.PastTold}).Draw(t, "past"),
 		}
 		c.Remove &^= c.Add
 		for range rapid.IntRange(0, 3).Draw(t, "n") {

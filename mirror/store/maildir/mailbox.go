@@ -196,7 +196,7 @@ func (m *mailbox) changes(since mail.ModSeq, skip store.Origin) ([]store.Change,
 				byUID[e.UID] = c
 			}
 			if e.Kind == store.LogExpunge {
-				*c = store.Change{UID: e.UID, Expunged: true, GUID128: e.GUID128, ModSeq: e.ModSeq}
+				*c = store.Change{UID: e.UID, Expunged: true, GUID128: e.GUID128, ModSeq: e.ModSeq, Origin: e.Origin}
 			} else {
 				c.Delta = c.Delta.Then(e.Delta)
 			}

@@ -68,7 +68,7 @@ func (m *mailbox) gather(since mail.ModSeq, skip store.Origin) []store.Change {
 		c.UID = e.UID
 		c.Delta = c.Delta.Then(e.Delta)
 		if e.Kind == store.LogExpunge {
-			c = store.Change{UID: e.UID, Expunged: true, GUID128: e.GUID128, ModSeq: e.ModSeq}
+			c = store.Change{UID: e.UID, Expunged: true, GUID128: e.GUID128, ModSeq: e.ModSeq, Origin: e.Origin}
 		}
 		changes[e.UID] = c
 	}
@@ -79,7 +79,7 @@ func (m *mailbox) gather(since mail.ModSeq, skip store.Origin) []store.Change {
 	for uid, c := range changes {
 		switch msg := there[uid]; {
 		case msg != nil:
-			c.Message, c.Expunged, c.GUID128 = msg.Message, false, mail.GUID128{}
+			c.Message, c.Expunged, c.GUID128, c.Origin = msg.Message, false, mail.GUID128{}, ""
 			changes[uid] = c
 		case !c.Expunged: // expunged by skip
 			delete(changes, uid)

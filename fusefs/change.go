@@ -55,7 +55,7 @@ func (f *fileSystem) delivered(m meaning) error {
 	if !slices.ContainsFunc(m.after, func(ev mail.Event) bool { return ev.Op == mail.EventAppend || ev.Op == mail.EventReplace }) {
 		return nil
 	}
-	if err := f.engine.Durable(context.Background()); err != nil {
+	if err := f.awaitDurable(context.Background()); err != nil {
 		return f.engineErrno("delivery", err)
 	}
 	return nil

@@ -174,7 +174,7 @@ func (f *fileSystem) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Sta
 }
 
 func (f *fileSystem) durable(cancel <-chan struct{}, header *fuse.InHeader) fuse.Status {
-	if err := f.engine.Durable(requestContext(cancel, header)); err != nil {
+	if err := f.awaitDurable(requestContext(cancel, header)); err != nil {
 		return fuse.Status(f.engineErrno("fsync", err))
 	}
 	return fuse.OK

@@ -30,6 +30,7 @@ type engine struct {
 	durable  int
 	fail     error
 	waits    chan string // if not nil: Lock says what it waits for, and then waits for ever
+	remote   func()      // if not nil: what happens once while a program waits for Durable
 	keywords map[string]mail.Keywords
 	locks    map[string]*dotlock
 }
@@ -107,6 +108,13 @@ func (e *engine) unlock(dir, path string) {
 }
 
 func (e *engine) Durable(ctx context.Context) error {
+	e.mu.Lock()
+	happens := e.remote
+	e.remote = nil
+	e.mu.Unlock()
+	if happens != nil {
+		happens()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.durable++

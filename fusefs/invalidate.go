@@ -10,11 +10,11 @@ import (
 )
 
 // Invalidate tells the mount that a directory below the root, or only some names in it, was changed behind the mount. It
-// returns when memory and kernel follow. inotify watchers do not wake: only a change through the mount does that. Never
+// returns when memory and kernel follow, or a program waits for the remote meanwhile, whose directory the kernel has locked. inotify watchers do not wake: only a change through the mount does that. Never
 // call it from a method of the [Engine].
 func (m *Mount) Invalidate(dir string, names ...string) {
 	m.fs.invalidate(dir, names)
-	m.fs.notices.flush()
+	m.fs.notices.flushUnless(m.fs.held.any())
 }
 
 // invalidate looks at a directory again and queues what the kernel must forget.

@@ -118,7 +118,10 @@ func (n *notifier) entry(dir inode.ID, name string) { n.put(notice{node: dir, na
 func (n *notifier) inode(id inode.ID) { n.put(notice{node: id}) }
 
 // flush waits until everything queued so far has been sent. Never call it from a handler.
-func (n *notifier) flush() {
+func (n *notifier) flush() { n.flushUnless(nil) }
+
+// flushUnless is flush that no longer waits when a channel is closed: what is queued is sent later then.
+func (n *notifier) flushUnless(late <-chan struct{}) {
 	n.mu.Lock()
 	idle := len(n.queue) == 0 && !n.busy
 	n.mu.Unlock()
@@ -127,7 +130,10 @@ func (n *notifier) flush() {
 	}
 	done := make(chan struct{})
 	n.put(notice{done: done})
-	<-done
+	select {
+	case <-done:
+	case <-late:
+	}
 }
 
 // stop ends the notifier; what is queued is dropped.

@@ -509,3 +509,29 @@ func TestFilesOfTheStoreAreFollowed(t *testing.T) {
 		t.Errorf("cur is of %s", out)
 	}
 }
+
+// With commit=remote the kernel keeps the directories of a delivery locked until the remote has it: whoever brings it there must not
+// wait for the kernel to hear of them.
+func TestWhatADeliveryWaitsForDoesNotWaitForIt(t *testing.T) {
+	m := mountMaildir(t, func(o *fusefs.Options) { o.CommitDeliveries = true })
+	root, err := vfs.Open(m.backing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	f := m.Through(root).(interface{ Follow(dir, name string) })
+	m.sh(t, `echo a > $M/new/a; ls $M/new`)
+	m.engine.mu.Lock()
+	m.engine.remote = func() {
+		m.sh(t, `echo b > $B/new/b; echo 1 > $B/dovecot-uidlist`)
+		m.Invalidate("new", "b")
+		f.Follow("", "dovecot-uidlist")
+		f.Follow("", "cur")
+	}
+	m.engine.mu.Unlock()
+	m.sh(t, `echo c > $M/tmp/c; mv $M/tmp/c $M/new/c`)
+	m.Invalidate("new", "b") // what was not waited for is sent before this
+	if out := m.sh(t, `ls $M/new; cat $M/dovecot-uidlist`); out != "a\nb\nc\n1\n" {
+		t.Errorf("%q", out)
+	}
+}

@@ -37,7 +37,7 @@ func (m *Mem) Crash(loss Loss, seed uint64) *Mem {
 		clone: map[*inode]*inode{},
 	}
 	kept := c.survivors(m.pending)
-	older := make(map[*inode]bool) // directories whose time is that of before a change that was lost
+	gap := make(map[*inode]bool) // directories that lack a change from before others that they have: their time is none that was ever seen
 	for _, ch := range m.pending {
 		survives := len(kept) > 0 && kept[0] == ch
 		if survives {
@@ -46,12 +46,13 @@ func (m *Mem) Crash(loss Loss, seed uint64) *Mem {
 		for _, n := range ch.names {
 			names := c.dir(n.dir)
 			if !survives {
-				older[n.dir] = true
+				gap[n.dir] = true
 				continue
 			}
 			n.apply(names)
-			if !older[n.dir] {
-				c.times[n.dir] = ch.at
+			c.times[n.dir] = ch.at
+			if gap[n.dir] {
+				c.times[n.dir] = ch.at.Add(-time.Nanosecond)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"maps"
 	"sync"
 
 	"dsyncfs/mirror/journal"
@@ -69,9 +70,21 @@ func (w *witness) note(seq uint64, ev mail.Event) {
 		if f, ok := mail.ParseFileName(ev.File); ok {
 			w.mails[witnessed{ev.Mailbox, f.Base}] = seq
 		}
-	case mail.EventMailboxDelete, mail.EventMailboxRename:
+	case mail.EventMailboxDelete:
 		w.mails[witnessed{ev.Mailbox, ""}] = seq
+	case mail.EventMailboxRename:
+		w.rename(seq, ev.Mailbox, ev.To)
 	}
+}
+
+// rename has what was seen going from a mailbox, and from those below it, be known under the new name, too.
+func (w *witness) rename(seq uint64, from, to mail.Name) {
+	for key := range maps.Clone(w.mails) {
+		if key.base != "" && (key.mailbox == from || key.mailbox.IsBelow(from)) {
+			w.mails[witnessed{to + key.mailbox[len(from):], key.base}] = seq
+		}
+	}
+	w.mails[witnessed{from, ""}] = seq
 }
 
 // end notes that the round which began at mark succeeded.

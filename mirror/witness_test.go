@@ -38,3 +38,32 @@ func TestWitnessGoesOnWhereTheJournalWasPruned(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A mailbox is emptied and then renamed before anybody looked: what was seen going has a witness under either name.
+func TestWitnessesFollowARename(t *testing.T) {
+	j, err := journal.OpenFS(vfs.NewMem(time.Now), journal.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	w := newWitness(j)
+	for _, ev := range []mail.Event{
+		{Op: mail.EventExpunge, Mailbox: "Old", File: "a:2,"},
+		{Op: mail.EventExpunge, Mailbox: "Old/2026", File: "b:2,"},
+		{Op: mail.EventExpunge, Mailbox: "Older", File: "c:2,"},
+		{Op: mail.EventMailboxRename, Mailbox: "Old", To: "Work"},
+	} {
+		if _, err := j.Append(ev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		mailbox mail.Name
+		base    string
+		want    bool
+	}{{"Work", "a", true}, {"Work/2026", "b", true}, {"Old", "a", true}, {"Older", "c", true}, {"Work", "c", false}, {"Worker", "c", false}, {"Work", "", false}} {
+		if got := w.saw(c.mailbox, c.base); got != c.want {
+			t.Errorf("saw %q going from %q: %v", c.base, c.mailbox, got)
+		}
+	}
+}

@@ -643,6 +643,15 @@ var regressions = map[string]string{
 		{"Op":"dropkept","Side":1,"Seed":16268623369088038058}
 		{"Op":"sync","Side":1,"Seed":9548668501544265136,"Type":"f","Cut":24}
 		{"Op":"putback","Side":1,"Seed":4365758794766414727}`,
+	"a mailbox that was emptied through the mount and then renamed stopped the engine": `
+		++ ++
+		{"Op":"sync","Side":1,"Seed":18193782549170037673,"Type":"c","Reversed":true,"Users":6}
+		{"Op":"deliver","Side":1,"Seed":14396200693361361883}
+		{"Op":"sync","Side":1,"Seed":12182683485586057902,"Type":"f","Reversed":true}
+		{"Op":"expunge","Side":1,"Seed":1180303958680188388}
+		{"Op":"sync","Side":1,"Seed":12411944146345283712,"Type":"f","Users":4}
+		{"Op":"live","Side":0,"Seed":13603548933672096769,"Users":28}
+		{"Op":"live","Side":0,"Seed":5888921441736511004,"Reversed":true,"Users":4}`,
 }
 
 func TestRegressions(t *testing.T) {

@@ -143,7 +143,11 @@ func (x *exchange) wholeLog() iter.Seq2[store.Change, error] {
 	if x.logVoid {
 		return func(func(store.Change, error) bool) {}
 	}
-	changes, ok := x.mb.Changes(x.base.Local.HighestModSeq, "")
+	since := x.base.Local.HighestModSeq
+	if !x.hasBase {
+		since = max(since, x.r.agreed[x.own.GUID])
+	}
+	changes, ok := x.mb.Changes(since, "")
 	if !ok && x.base.Local.HighestModSeq > 0 {
 		return func(yield func(store.Change, error) bool) {
 			yield(store.Change{}, fmt.Errorf("change log of %s does not reach back to modseq %d", x.mb.Name(), x.base.Local.HighestModSeq))

@@ -154,7 +154,7 @@ func (m *Master) Round(ctx context.Context, s store.Store, req Request) (Outcome
 	}
 	r := &round{
 		Options: m.o, h: &req, master: true, dir: directionOf(&req, true), store: s, c: m.c, link: m.link,
-		newBases: make(map[mail.MailboxGUID]store.State), hurry: m.Hurry, here: m.Here, thorough: req.Type == item.SyncFull,
+		newBases: make(map[mail.MailboxGUID]store.State), agreed: make(map[mail.MailboxGUID]mail.ModSeq), hurry: m.Hurry, here: m.Here, thorough: req.Type == item.SyncFull,
 	}
 	err := m.run(ctx, r)
 	m.c.woken = false // a wake that came in was sent before the slave heard of this round, which looks at everything anyway

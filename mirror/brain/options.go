@@ -119,11 +119,14 @@ type round struct {
 	c      *conversation
 	out    Outcome
 
-	local      []mail.Mailbox // own tree, after the tree phase
-	remote     map[mail.MailboxGUID]remoteNode
-	spelling   map[mail.Name][]string // names of the other side that could not be taken over as they are
-	bases      map[mail.MailboxGUID]store.State
-	newBases   map[mail.MailboxGUID]store.State
+	local    []mail.Mailbox // own tree, after the tree phase
+	remote   map[mail.MailboxGUID]remoteNode
+	spelling map[mail.Name][]string // names of the other side that could not be taken over as they are
+	bases    map[mail.MailboxGUID]store.State
+	newBases map[mail.MailboxGUID]store.State
+	// agreed says up to where the own log was settled with a peer that does not know any more: it put a mailbox back from an older
+	// copy, say. What was expunged before that, and is there again, somebody wanted back.
+	agreed     map[mail.MailboxGUID]mail.ModSeq
 	refused    map[mail.MailboxGUID]struct{} // as slave: told common states that this side does not know
 	moved      moved
 	aliases    map[mail.MailboxGUID]mail.MailboxGUID // a dry run: the own GUID of a mailbox that the other side knows by another

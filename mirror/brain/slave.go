@@ -251,6 +251,7 @@ func (r *round) serve(ctx context.Context, open func(context.Context) (store.Sto
 		return err
 	}
 	r.newBases = make(map[mail.MailboxGUID]store.State)
+	r.agreed = make(map[mail.MailboxGUID]mail.ModSeq)
 	r.refused = make(map[mail.MailboxGUID]struct{})
 	defer func() {
 		err = r.saveBases(context.WithoutCancel(ctx), err)

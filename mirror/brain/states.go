@@ -140,6 +140,7 @@ func (r *round) sendStates() error {
 // mailbox that was deleted and made anew since.
 func (r *round) receiveStates(ctx context.Context) error {
 	r.bases = make(map[mail.MailboxGUID]store.State)
+	told := make(map[mail.MailboxGUID]struct{})
 	var own map[mail.MailboxGUID]store.State
 	if r.stock == nil {
 		var err error
@@ -147,7 +148,8 @@ func (r *round) receiveStates(ctx context.Context) error {
 			return err
 		}
 	}
-	return list(ctx, r.c, "states", func(s *item.State) error {
+	err := list(ctx, r.c, "states", func(s *item.State) error {
+		told[s.GUID] = struct{}{}
 		if r.ours() && s.Epoch != r.store.Epoch() {
 			return nil // the modseq belongs to an index that was lost
 		}
@@ -173,4 +175,10 @@ func (r *round) receiveStates(ctx context.Context) error {
 		r.bases[s.GUID] = base
 		return nil
 	})
+	for guid, mine := range own {
+		if _, known := told[guid]; !known {
+			r.agreed[guid] = mine.Local.HighestModSeq
+		}
+	}
+	return err
 }

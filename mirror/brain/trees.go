@@ -270,7 +270,8 @@ func (r *round) receiveTree(ctx context.Context, own []mail.Mailbox) (*tree.Tree
 			continue
 		}
 		boxes = append(boxes, box)
-		if n.NoState {
+		if base, known := r.bases[n.GUID]; known && n.NoState {
+			r.agreed[n.GUID] = base.Local.HighestModSeq
 			delete(r.bases, n.GUID)
 		}
 	}

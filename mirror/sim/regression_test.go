@@ -652,6 +652,21 @@ var regressions = map[string]string{
 		{"Op":"sync","Side":1,"Seed":12411944146345283712,"Type":"f","Users":4}
 		{"Op":"live","Side":0,"Seed":13603548933672096769,"Users":28}
 		{"Op":"live","Side":0,"Seed":5888921441736511004,"Reversed":true,"Users":4}`,
+	"a mailbox that was put back from a copy lost the mail that had been expunged since that was made": `
+		++ ++
+		{"Op":"create","Side":1,"Seed":9779819671122066744}
+		{"Op":"create","Side":0,"Seed":13428618942723097408}
+		{"Op":"rename","Side":1,"Seed":2470293164010328989}
+		{"Op":"sync","Side":1,"Seed":3874555824634522473,"Type":"f","Users":1}
+		{"Op":"sync","Side":1,"Seed":7618253398271043694,"Type":"s","Restore":true}
+		{"Op":"deliver","Side":1,"Seed":17792371722282531966}
+		{"Op":"sync","Side":1,"Seed":13738791103472531391,"Type":"s","Reversed":true}
+		{"Op":"expunge","Side":0,"Seed":7717150147883837591}
+		{"Op":"keep","Side":1,"Seed":15232145144016736807}
+		{"Op":"sync","Side":1,"Seed":13706965010893368200,"Type":"c","Restore":true}
+		{"Op":"dropkept","Side":1,"Seed":14554274925541902113}
+		{"Op":"sync","Side":1,"Seed":13654728928116577325,"Type":"c","Cut":8,"Restore":true}
+		{"Op":"putback","Side":1,"Seed":1601242193166901882}`,
 }
 
 func TestRegressions(t *testing.T) {

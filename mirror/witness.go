@@ -80,8 +80,8 @@ func (w *witness) note(seq uint64, ev mail.Event) {
 // rename has what was seen going from a mailbox, and from those below it, be known under the new name, too.
 func (w *witness) rename(seq uint64, from, to mail.Name) {
 	for key := range maps.Clone(w.mails) {
-		if key.base != "" && (key.mailbox == from || key.mailbox.IsBelow(from)) {
-			w.mails[witnessed{to + key.mailbox[len(from):], key.base}] = seq
+		if name, moved := key.mailbox.Moved(from, to); moved && key.base != "" {
+			w.mails[witnessed{name, key.base}] = seq
 		}
 	}
 	w.mails[witnessed{from, ""}] = seq

@@ -63,6 +63,14 @@ func (n Name) IsBelow(parent Name) bool {
 	return len(n) > len(parent) && n[len(parent)] == '/' && n[:len(parent)] == parent
 }
 
+// Moved returns what n is called once from has become to; false: n is neither from nor below it, and stays.
+func (n Name) Moved(from, to Name) (Name, bool) {
+	if n != from && !n.IsBelow(from) {
+		return n, false
+	}
+	return to + n[len(from):], true
+}
+
 // Check refuses what no store can hold or what could lead out of one: empty parts, "." and "..", a leading '~', control
 // characters, NUL, invalid UTF-8, and lengths beyond [MaxName] and [MaxNamePart]. Errors wrap [ErrBadName].
 func (n Name) Check() error {

@@ -148,8 +148,8 @@ func (f *filling) renamed(from, to mail.Name) {
 	}
 	for _, set := range []map[mail.Name]bool{f.parts, f.whole, f.own} {
 		for _, name := range slices.Collect(maps.Keys(set)) {
-			if name == from || name.IsBelow(from) {
-				set[to+name[len(from):]] = true
+			if now, moved := name.Moved(from, to); moved {
+				set[now] = true
 			}
 		}
 	}

@@ -86,10 +86,11 @@ func (s *Store) movesOf(from, to mail.Name) (moves []boxMove, levels []mail.Name
 		if name == to || name.IsBelow(to) {
 			return nil, nil, store.ErrExists
 		}
-		if name != from && !name.IsBelow(from) {
+		name, moved := name.Moved(from, to)
+		if !moved {
 			continue
 		}
-		m := boxMove{rec: rec, to: to + name[len(from):]}
+		m := boxMove{rec: rec, to: name}
 		if _, err := s.o.Layout.DirOf(m.to); err != nil {
 			return nil, nil, err
 		}

@@ -273,9 +273,7 @@ func (m *model) rename(r *rapid.T) {
 		return
 	}
 	for _, l := range m.live {
-		if l.mailbox == from || l.mailbox.IsBelow(from) {
-			l.mailbox = to + l.mailbox[len(from):]
-		}
+		l.mailbox, _ = l.mailbox.Moved(from, to)
 	}
 	for _, s := range m.sides {
 		clear(s.since)

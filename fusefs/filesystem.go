@@ -37,7 +37,6 @@ type fileSystem struct {
 	files   *descriptors
 	dirFDs  *descriptors
 	notices *notifier
-	held    *held
 	pushes  pushBudget
 	own     *ownOps
 	uidLock *uidLocks
@@ -123,7 +122,6 @@ func newFileSystem(rootFD int, opts Options) (*fileSystem, error) {
 		listings: map[uint64]*listing{}, rewrites: map[inode.ID]*rewrite{},
 	}
 	f.notices = newNotifier(opts.Logger)
-	f.held = newHeld()
 	f.table.Get(inode.Root).SetAttr(attrOf(&st))
 	f.table.Index(inode.Root)
 	f.dirs[inode.Root] = &directory{id: inode.Root}

@@ -18,8 +18,8 @@ func newHeld() *held { return &held{began: make(chan struct{})} }
 // awaitDurable is [Engine.Durable] for a program.
 func (f *fileSystem) awaitDurable(ctx context.Context) error {
 	if f.opts.CommitDeliveries {
-		f.held.enter()
-		defer f.held.leave()
+		f.notices.held.enter()
+		defer f.notices.held.leave()
 	}
 	return f.engine.Durable(ctx)
 }

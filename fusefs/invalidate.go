@@ -14,7 +14,7 @@ import (
 // call it from a method of the [Engine].
 func (m *Mount) Invalidate(dir string, names ...string) {
 	m.fs.invalidate(dir, names)
-	m.fs.notices.flushUnless(m.fs.held.any())
+	m.fs.notices.flush()
 }
 
 // invalidate looks at a directory again and queues what the kernel must forget.

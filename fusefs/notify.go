@@ -29,6 +29,7 @@ type notice struct {
 // for one, which it holds while it waits for a handler. One goroutine sends them, in order; stop ends it.
 type notifier struct {
 	log   *slog.Logger
+	held  *held
 	mu    sync.Mutex
 	queue []notice
 	busy  bool // notices taken from the queue are being sent
@@ -40,7 +41,7 @@ type notifier struct {
 }
 
 func newNotifier(log *slog.Logger) *notifier {
-	return &notifier{log: log, wake: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
+	return &notifier{log: log, held: newHeld(), wake: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
 }
 
 // start begins sending.
@@ -117,11 +118,9 @@ func (n *notifier) entry(dir inode.ID, name string) { n.put(notice{node: dir, na
 // inode makes the kernel ask for attributes, pages or the listing again.
 func (n *notifier) inode(id inode.ID) { n.put(notice{node: id}) }
 
-// flush waits until everything queued so far has been sent. Never call it from a handler.
-func (n *notifier) flush() { n.flushUnless(nil) }
-
-// flushUnless is flush that no longer waits when a channel is closed: what is queued is sent later then.
-func (n *notifier) flushUnless(late <-chan struct{}) {
+// flush waits until everything queued so far has been sent, or a program is held meanwhile: what is queued is sent later then.
+// Never call it from a handler.
+func (n *notifier) flush() {
 	n.mu.Lock()
 	idle := len(n.queue) == 0 && !n.busy
 	n.mu.Unlock()
@@ -132,7 +131,7 @@ func (n *notifier) flushUnless(late <-chan struct{}) {
 	n.put(notice{done: done})
 	select {
 	case <-done:
-	case <-late:
+	case <-n.held.any():
 	}
 }
 

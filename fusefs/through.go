@@ -47,7 +47,7 @@ func (t *throughFS) Follow(dir, name string) {
 	f.mu.Unlock()
 	if d != nil && t.m.alive.Load() {
 		f.notices.inode(d.id)
-		f.notices.flushUnless(f.held.any())
+		f.notices.flush()
 	}
 }
 
@@ -210,7 +210,7 @@ func (m *Mount) tell(changes ...change) {
 		sent = true
 	}
 	if sent {
-		m.fs.notices.flushUnless(m.fs.held.any())
+		m.fs.notices.flush()
 	}
 }
 

@@ -163,11 +163,10 @@ func (x *exchange) logItem(e store.Change) *item.Change {
 		if x.hasBase && above && !x.r.ours() {
 			return nil // the other side never had it, or asks Dovecot's way
 		}
-		if !x.r.ours() {
-			return merge.ExpungeRecord(e.UID, e.GUID128, 0) // a Dovecot says nothing of when
+		c := merge.ExpungeRecord(e.UID, e.GUID128, 0) // a Dovecot says nothing of when
+		if x.r.ours() {
+			c.ModSeq, c.Past = e.ModSeq, x.pastOf(e)
 		}
-		c := merge.ExpungeRecord(e.UID, e.GUID128, e.ModSeq)
-		c.Past = x.pastOf(e)
 		return c
 	}
 	if above {

@@ -174,13 +174,13 @@ func (in *incoming) findElsewhere(ctx context.Context) error {
 	if len(in.waiting) == 0 {
 		return nil
 	}
-	want := make(map[mail.GUID]struct{}, len(in.waiting))
-	for guid := range in.waiting {
-		want[guid] = struct{}{}
-	}
 	if in.x.withContent {
 		// GUIDs did not tell which mails are the same, so a mail that has one here may be another one.
 		return in.takeKept(ctx)
+	}
+	want := make(map[mail.GUID]struct{}, len(in.waiting))
+	for guid := range in.waiting {
+		want[guid] = struct{}{}
 	}
 	found, err := in.x.r.store.Find(ctx, want, nil)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"dsyncfs/mirror/guard"
@@ -27,7 +28,7 @@ func losses(r *replica) (map[mail.Name]loss, error) {
 		return nil, err
 	}
 	there := make(map[string]bool)
-	for _, b := range a.boxes {
+	for _, b := range slices.Concat(a.boxes, a.setAside) {
 		for _, f := range b.files {
 			there[unique(f.Base)] = true
 		}
@@ -63,21 +64,21 @@ func losses(r *replica) (map[mail.Name]loss, error) {
 }
 
 // witnesses finds what the store left of the expunges and deletions that it carried out for the other side, where a crash or a
-// failure kept it from recording them: in tmp/ (held is true if there are mails), and of mailboxes also in dovecot.mailbox.log,
-// in records of 24 bytes, a type in four (1: deleted), the GUID, and the time.
+// failure kept it from recording them: in tmp/ (held is true if there are mails), and of mailboxes also in dovecot.mailbox.log, since
+// the last sync: what it has of a mailbox that was there then is of a life before.
 func witnesses(r *replica) (held bool, deleted func(mail.MailboxGUID) bool, err error) {
 	root, err := r.disk.OpenDir("")
 	if err != nil {
 		return false, nil, err
 	}
 	defer root.Close()
-	log, err := vfs.ReadFile(root, "dovecot.mailbox.log", maxFile)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	logged, err := deletions(root)
+	if err != nil {
 		return false, nil, err
 	}
 	trash := make(map[string]bool)
 	deleted = func(guid mail.MailboxGUID) bool {
-		return trash[guid.String()] || strings.Contains(string(log), "\x01\x00\x00\x00"+string(guid[:]))
+		return trash[guid.String()] || logged[guid] > r.logged[guid]
 	}
 	tmp, err := r.disk.OpenDir("tmp")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -96,6 +97,42 @@ func witnesses(r *replica) (held bool, deleted func(mail.MailboxGUID) bool, err 
 		return nil
 	})
 	return held, deleted, err
+}
+
+// deletions counts the deletions of mailboxes in dovecot.mailbox.log. Its records have 24 bytes: a type in four (1: deleted), the
+// GUID, and the time.
+func deletions(root vfs.Dir) (map[mail.MailboxGUID]int, error) {
+	log, err := vfs.ReadFile(root, "dovecot.mailbox.log", maxFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	out := make(map[mail.MailboxGUID]int)
+	for ; len(log) >= 24; log = log[24:] {
+		if log[0] == 1 {
+			out[mail.MailboxGUID(log[4:20])]++
+		}
+	}
+	return out, nil
+}
+
+// noteDeletions is called after a sync that succeeded: the mailboxes that the store knows now were there after the deletions
+// in its log. It is called after a crash, too, which may have taken some of these (all is false): then it notes which are left.
+func (r *replica) noteDeletions(all bool) {
+	root, err := r.disk.OpenDir("")
+	if err != nil {
+		panic(err) // nothing fails behind the faults
+	}
+	defer root.Close()
+	logged, err := deletions(root)
+	if err != nil {
+		panic(err)
+	}
+	if !all {
+		for guid, n := range logged {
+			logged[guid] = min(n, r.logged[guid])
+		}
+	}
+	r.logged = logged
 }
 
 func unique(base string) string {

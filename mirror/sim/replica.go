@@ -44,6 +44,7 @@ type replica struct {
 	clean    bool // the last sync succeeded
 
 	pushed pushed
+	logged map[mail.MailboxGUID]int // see noteDeletions
 
 	witnessed map[witnessed]bool // what was removed through a mount
 
@@ -104,6 +105,7 @@ func (r *replica) boot(disk, state *vfs.Mem) {
 		r.memory.Track(tracker{})
 	}
 	disk.Observe(func(dir, name string) { r.memory.Note(dir, name) })
+	r.noteDeletions(false)
 }
 
 // tracker is inotify, which here has always told everything.

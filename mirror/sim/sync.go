@@ -57,6 +57,8 @@ func (w *world) sync(s Step) error {
 	}
 	master.clean, slave.clean = err == nil, err == nil
 	if err == nil {
+		master.noteDeletions(true)
+		slave.noteDeletions(true)
 		master.lostList, slave.lostList = false, false
 		if len(w.replicas) == 2 && s.Users == 0 && s.Edits == 0 {
 			w.unseen = false

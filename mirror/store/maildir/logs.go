@@ -3,16 +3,12 @@ package maildir
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"io/fs"
 	"time"
 
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store/maildir/dovecotlog"
 	"dsyncfs/mirror/vfs"
 )
-
-const mailboxLogName = "dovecot.mailbox.log"
 
 // maxLogFile bounds what is read of Dovecot's logs; it rotates its own long before.
 const maxLogFile = 64 << 20
@@ -98,78 +94,4 @@ func indexValidity(d vfs.Dir, indexID uint32) mail.UIDValidity {
 		return 0
 	}
 	return h.UIDValidity
-}
-
-func (s *Store) deletionSeen(id mail.GUID128) (seen, error) {
-	events, err := s.mailboxEvents()
-	var out seen
-	for _, e := range events {
-		if e.Kind == dovecotlog.DeleteMailbox && e.ID == id {
-			out.deleted = e.Time
-		}
-	}
-	return out, err
-}
-
-// mailboxEvents reads dovecot.mailbox.log, the older part first.
-func (s *Store) mailboxEvents() ([]dovecotlog.MailboxEvent, error) {
-	var all []dovecotlog.MailboxEvent
-	for _, name := range []string{mailboxLogName + ".2", mailboxLogName} {
-		f, err := s.root.Open(name)
-		if notExist(err) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		events, err := dovecotlog.ReadMailboxLog(f)
-		f.Close()
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, events...)
-	}
-	return all, nil
-}
-
-// logMailbox tells a Dovecot that replicates this account what we did to a mailbox. Without the record it could bring the
-// mailbox back, but nothing is lost, so that an error is not one of the caller's.
-func (s *Store) logMailbox(kind dovecotlog.Kind, id mail.GUID128, now int64) {
-	record := dovecotlog.MailboxEvent{Kind: kind, ID: id, Time: time.Unix(now, 0)}.AppendTo(nil)
-	if err := s.appendMailboxLog(record); err != nil {
-		s.log.Warn("write Dovecot's mailbox log", "err", err)
-	}
-}
-
-// logName is logMailbox for what is known by the hash of its name. Dovecot takes the name with the separator of the
-// namespace, which we cannot know: '/' as it mostly is, and '.' as it is by default.
-func (s *Store) logName(kind dovecotlog.Kind, name mail.Name, now int64) {
-	s.logMailbox(kind, name.NameHash('/'), now)
-	if name.Parent() != "" {
-		s.logMailbox(kind, name.NameHash('.'), now)
-	}
-}
-
-func (s *Store) appendMailboxLog(record []byte) (err error) {
-	f, err := s.root.OpenAppend(mailboxLogName)
-	if notExist(err) {
-		f, err = s.root.Create(mailboxLogName, s.fileMode(s.root))
-		if errors.Is(err, fs.ErrExist) {
-			f, err = s.root.OpenAppend(mailboxLogName)
-		}
-	}
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if cerr := f.Close(); err == nil {
-			err = cerr
-		}
-	}()
-	// Half a record, left by a full disk, would shift all that follow.
-	if info, err := f.Stat(); err != nil || info.Size%int64(len(record)) != 0 {
-		return fmt.Errorf("%s: odd size: %w", mailboxLogName, err)
-	}
-	_, err = f.Write(record)
-	return err
 }

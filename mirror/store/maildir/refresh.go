@@ -39,6 +39,8 @@ type refresh struct {
 	begun      map[string]struct{} // directories of the mailboxes whose look has begun; see Memory
 	remembered []remembered        // those that came to an end
 
+	noticed *mailboxLogMark // of what is read and yet to be recorded; nil: nothing new
+
 	report  store.Report
 	changed map[mail.Name]struct{}
 }
@@ -83,6 +85,11 @@ func (r *refresh) run(ctx context.Context) error {
 	if err := r.load(); err != nil {
 		return err
 	}
+	if r.o.Mailboxes == nil {
+		if err := r.takeNotice(); err != nil {
+			return err
+		}
+	}
 	if err := r.look(ctx); err != nil {
 		return err
 	}
@@ -96,6 +103,9 @@ func (r *refresh) run(ctx context.Context) error {
 		return err
 	}
 	if err := r.s.refreshSubscriptions(&r.w); err != nil {
+		return err
+	}
+	if err := r.saveNotice(); err != nil {
 		return err
 	}
 	if err := r.w.flush(); err != nil {

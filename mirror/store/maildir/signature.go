@@ -69,11 +69,15 @@ func (s signature) encode() []byte {
 	}
 	out := []byte{signatureVersion, flags}
 	for _, f := range []fileSignature{s.cur, s.new, s.list, s.keys} {
-		out = binary.BigEndian.AppendUint64(out, f.ino)
-		out = binary.BigEndian.AppendUint64(out, uint64(f.size))
-		out = binary.BigEndian.AppendUint64(out, uint64(f.mtime))
+		out = f.appendTo(out)
 	}
 	return out
+}
+
+func (f fileSignature) appendTo(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, f.ino)
+	b = binary.BigEndian.AppendUint64(b, uint64(f.size))
+	return binary.BigEndian.AppendUint64(b, uint64(f.mtime))
 }
 
 // decodeSignature reads a signature; one that is missing or of another version is dirty.

@@ -3,7 +3,6 @@ package maildir
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -123,10 +122,7 @@ func (s *Store) subscriptionsSignature() (sig []byte, mtime int64, err error) {
 	if err != nil {
 		return []byte{0}, s.now(), nil
 	}
-	sig = binary.BigEndian.AppendUint64(nil, info.Ino)
-	sig = binary.BigEndian.AppendUint64(sig, uint64(info.Size))
-	sig = binary.BigEndian.AppendUint64(sig, uint64(info.Mtime.UnixNano()))
-	return sig, info.Mtime.Unix(), nil
+	return signatureOf(info).appendTo(nil), info.Mtime.Unix(), nil
 }
 
 // subscriptionTimes returns when the subscriptions of the names last changed.

@@ -26,6 +26,9 @@ const (
 
 	keyValidity      = "validity"      // highest UIDVALIDITY ever seen, 4 bytes
 	keySubscriptions = "subscriptions" // how the file looked when it was read
+
+	keyMailboxLog     = "mailbox log"      // likewise, see mailboxLogMark
+	keyMailboxLogLast = "mailbox log last" // record of it, 24 bytes
 )
 
 func encodeTime(t int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(t)) }

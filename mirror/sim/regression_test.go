@@ -667,6 +667,41 @@ var regressions = map[string]string{
 		{"Op":"dropkept","Side":1,"Seed":14554274925541902113}
 		{"Op":"sync","Side":1,"Seed":13654728928116577325,"Type":"c","Cut":8,"Restore":true}
 		{"Op":"putback","Side":1,"Seed":1601242193166901882}`,
+	"the old deletion of a mailbox that was put back from a copy was the witness of its loss": `
+		++ ++
+		{"Op":"create","Side":0,"Seed":12269118638177928664}
+		{"Op":"sync","Side":1,"Seed":9915180280587200086,"Type":"s","Restore":true}
+		{"Op":"keep","Side":0,"Seed":9833872404583461626}
+		{"Op":"dropkept","Side":0,"Seed":15768930261947900991}
+		{"Op":"sync","Side":1,"Seed":14281821115355520842,"Type":"f","Users":2,"Restore":true}
+		{"Op":"putback","Side":0,"Seed":5348754115203621517}
+		{"Op":"fillkept","Side":0,"Seed":6487446001043367461}
+		{"Op":"sync","Side":1,"Seed":11718681620336853460,"Type":"c"}
+		{"Op":"burst","Side":1,"Seed":16753599703410294600}
+		{"Op":"sync","Side":1,"Seed":5354668630599137776,"Type":"s","Users":6}
+		{"Op":"recreate","Side":1,"Seed":9214453271012845970}
+		{"Op":"sync","Side":1,"Seed":8305287386347953559,"Type":"s","Reversed":true}`,
+	"a check took a mailbox that the next start puts back for lost": `
+		++ ++
+		{"Op":"create","Side":0,"Seed":2643623260607810609}
+		{"Op":"sync","Side":1,"Seed":4112484992912639344,"Type":"f","Restore":true}
+		{"Op":"live","Side":0,"Seed":8683648422992932931,"Reversed":true,"Users":3}
+		{"Op":"delete","Side":1,"Seed":6348166810039495637}
+		{"Op":"keyword","Side":0,"Seed":11265519390079361972}
+		{"Op":"sync","Side":1,"Seed":3090994505740032976,"Type":"s","Fault":{"What":"crash","At":9,"Loss":3,"Seed":2898874277073236942}}
+		{"Op":"sync","Side":1,"Seed":8762577322268415599,"Type":"s"}`,
+	"a note of a mail that had not come gave its GUID to the one that had its name": `
+		fs ++
+		{"Op":"deliver","Side":0,"Seed":9424394764345859340}
+		{"Op":"sync","Side":1,"Seed":12070090196857346244,"Type":"s","Reversed":true,"Restore":true}
+		{"Op":"edit","Side":0,"Seed":13151349648617970354}
+		{"Op":"burst","Side":1,"Seed":6520956484335064794}
+		{"Op":"create","Side":0,"Seed":14290420746998098749}
+		{"Op":"deliver","Side":1,"Seed":948152312081987340}
+		{"Op":"deliver","Side":1,"Seed":7512404715494088978}
+		{"Op":"resetvalidity","Side":1,"Seed":15415093202533535939}
+		{"Op":"sync","Side":1,"Seed":14237980066091328986,"Type":"s","Fault":{"What":"late","At":106,"Seed":13558245572566616503}}
+		{"Op":"loselist","Side":0,"Seed":16163564795674731789}`,
 }
 
 func TestRegressions(t *testing.T) {

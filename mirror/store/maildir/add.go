@@ -282,21 +282,42 @@ func (a *apply) noteStaged() error {
 			notes[pendingKey(a.m.rec.Status.GUID, guid)] = a.noteOn(add.Message)
 		}
 	}
+	if len(notes) == 0 {
+		return nil
+	}
+	err := a.s.cat.Update(func(tx store.CatalogTx) error {
+		for key, p := range notes {
+			// A note of another mail under this name is of a file that is there: the name is taken.
+			other, found, err := loadNote(tx, key)
+			switch {
+			case err != nil:
+				return err
+			case found && other.GUID != p.GUID:
+				delete(notes, key)
+			default:
+				if err := putJSON(tx, bucketPending, key, p); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
 	a.noted = make(map[string]struct{}, len(notes))
 	for key := range notes {
 		a.noted[key] = struct{}{}
 		a.notes = append(a.notes, key)
 	}
-	return a.putNotes(notes)
+	return err
 }
 
-// writeNotes makes the notes of mails whose file does not say all that a refresh after a crash would have to know. See
-// pendingMail.
+// writeNotes makes the notes of mails whose file does not say all that a refresh after a crash would have to know, and drops those
+// of noteStaged that are of names which the mails did not get. See pendingMail.
 func (a *apply) writeNotes(context.Context) error {
 	notes := make(map[string]pendingMail)
 	for _, d := range a.adds {
 		key := pendingKey(a.rec.Status.GUID, d.base)
 		if _, done := a.noted[key]; done {
+			delete(a.noted, key)
 			continue
 		}
 		m := d.Message
@@ -305,18 +326,15 @@ func (a *apply) writeNotes(context.Context) error {
 			a.notes = append(a.notes, key)
 		}
 	}
-	return a.putNotes(notes)
-}
-
-func (a *apply) noteOn(m mail.Message) pendingMail {
-	return pendingMail{GUID: m.GUID, UIDL: m.POP3UIDL, Order: m.POP3Order, Saved: m.Saved, Peer: a.b.Peer}
-}
-
-func (a *apply) putNotes(notes map[string]pendingMail) error {
-	if len(notes) == 0 {
+	if len(notes)+len(a.noted) == 0 {
 		return nil
 	}
 	return a.s.cat.Update(func(tx store.CatalogTx) error {
+		for key := range a.noted {
+			if err := tx.SetValue(bucketPending, key, nil); err != nil {
+				return err
+			}
+		}
 		for key, p := range notes {
 			if err := putJSON(tx, bucketPending, key, p); err != nil {
 				return err
@@ -324,6 +342,10 @@ func (a *apply) putNotes(notes map[string]pendingMail) error {
 		}
 		return nil
 	})
+}
+
+func (a *apply) noteOn(m mail.Message) pendingMail {
+	return pendingMail{GUID: m.GUID, UIDL: m.POP3UIDL, Order: m.POP3Order, Saved: m.Saved, Peer: a.b.Peer}
 }
 
 // add makes the new mails appear.

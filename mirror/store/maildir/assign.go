@@ -254,6 +254,17 @@ func (b *boxScan) dropNote(key string, note pendingMail, uid mail.UID) error {
 	})
 }
 
+// denyNote drops the note of a file that the catalog has. It is of a mail that was to get this name in a batch that was cut short,
+// made before it was known whether the name is free.
+func (b *boxScan) denyNote(i int32) error {
+	_, key, noted := b.noteOf(b.files.base(i))
+	if !noted {
+		return nil
+	}
+	delete(b.r.pending, key)
+	return b.r.w.add(func(tx store.CatalogTx) error { return tx.SetValue(bucketPending, key, nil) })
+}
+
 // noteRenumbered notes for every peer which messages got other UIDs, in a batch that was cut short or by another program.
 func (b *boxScan) noteRenumbered() error {
 	var n store.NewUIDs

@@ -115,6 +115,9 @@ func (b *boxScan) knownOnly(r store.MessageRecord) error {
 	if b.files.entries[i].uid == 0 {
 		if _, ok := b.inherited[i]; !ok {
 			b.inherited[i] = identityIn(r)
+			if err := b.denyNote(i); err != nil {
+				return err
+			}
 		}
 		if r.UID >= b.listNext && b.files.entries[i].mark&markDrop == 0 {
 			b.files.entries[i].uid = r.UID
@@ -182,7 +185,7 @@ func (b *boxScan) renewReplaced(i int32, r store.MessageRecord) (bool, error) {
 		return false, err
 	}
 	b.renew(i, identity{guid: mail.GUID(guid.String())})
-	return true, nil
+	return true, b.denyNote(i)
 }
 
 // update takes over the flags that the file name shows.

@@ -27,13 +27,29 @@ func pendingKey(box mail.MailboxGUID, base string) string { return box.String() 
 
 func loadPending(tx store.CatalogTx, into map[string]pendingMail) error {
 	for key, value := range tx.Values(bucketPending) {
-		var p pendingMail
-		if err := json.Unmarshal(value, &p); err != nil {
-			return fmt.Errorf("note on %q: %w", key, err)
+		p, err := decodeNote(key, value)
+		if err != nil {
+			return err
 		}
 		into[key] = p
 	}
 	return nil
+}
+
+func loadNote(tx store.CatalogTx, key string) (p pendingMail, found bool, err error) {
+	value, err := tx.Value(bucketPending, key)
+	if err != nil || value == nil {
+		return p, false, err
+	}
+	p, err = decodeNote(key, value)
+	return p, true, err
+}
+
+func decodeNote(key string, value []byte) (p pendingMail, err error) {
+	if err = json.Unmarshal(value, &p); err != nil {
+		err = fmt.Errorf("note on %q: %w", key, err)
+	}
+	return p, err
 }
 
 // noteUnsettled notes what became of UIDs of a mailbox in its last common state with a peer, if there is one.

@@ -240,7 +240,12 @@ func (b *boxScan) dropMessages() error {
 				if err := b.note(i, b.inherited[i].guid); err != nil {
 					return err
 				}
-			} else if string(r.GUID) != baseOf(r.File) {
+				continue
+			}
+			if err := b.denyNote(i); err != nil {
+				return err
+			}
+			if string(r.GUID) != baseOf(r.File) {
 				b.kin[i] = identityIn(r)
 			}
 		}

@@ -702,6 +702,21 @@ var regressions = map[string]string{
 		{"Op":"resetvalidity","Side":1,"Seed":15415093202533535939}
 		{"Op":"sync","Side":1,"Seed":14237980066091328986,"Type":"s","Fault":{"What":"late","At":106,"Seed":13558245572566616503}}
 		{"Op":"loselist","Side":0,"Seed":16163564795674731789}`,
+	"a note of a mail that had not come made two mails one when UIDVALIDITY changed": `
+		++ fs
+		{"Op":"clock","Side":0,"Seed":14469274521738685856}
+		{"Op":"deliver","Side":1,"Seed":4351410201550071533}
+		{"Op":"burst","Side":1,"Seed":961184092645440795}
+		{"Op":"sync","Side":1,"Seed":16490065336058062037,"Type":"s"}
+		{"Op":"expunge","Side":0,"Seed":3364701028476896406}
+		{"Op":"deliver","Side":0,"Seed":1637264800358866591}
+		{"Op":"resetguid","Side":0,"Seed":7484369564404880648}
+		{"Op":"edit","Side":0,"Seed":10803106601958513239}
+		{"Op":"keyword","Side":1,"Seed":9465823624120034050}
+		{"Op":"sync","Side":1,"Seed":801668659821167168,"Type":"c","Fault":{"What":"eintr","At":45,"Seed":348223435260235835},"Restore":true}
+		{"Op":"resetvalidity","Side":0,"Seed":12173995137176571028}
+		{"Op":"sync","Side":1,"Seed":9709752160962570049,"Type":"c","Reversed":true}
+		{"Op":"resetguid","Side":1,"Seed":6902598159495043445}`,
 }
 
 func TestRegressions(t *testing.T) {

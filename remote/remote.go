@@ -42,9 +42,10 @@ type Session interface {
 	Close() error
 }
 
-// Prober is a Session that can find out at once whether the peer is still there.
+// Prober is a Session that can find out at once whether the peer is still there, or a Dialer that can for its Dials under way.
 type Prober interface {
-	// Probe asks the peer for an answer. A peer that says nothing within limit is given up: Done follows. It does not wait.
+	// Probe asks the peer for an answer. A peer that says nothing within limit is given up: Done follows, or the error of Dial, of class
+	// ErrTransient. What a Dial waited for an answer before counts, too. It does not wait.
 	Probe(limit time.Duration)
 }
 

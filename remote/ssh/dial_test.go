@@ -125,3 +125,26 @@ func TestCancelDuringDial(t *testing.T) {
 		t.Errorf("dial after the end: %v", err)
 	}
 }
+
+// A login of which the peer says nothing is given up by a probe, at once if it has said nothing for long, and one that was answered
+// is not.
+func TestProbeOfALogin(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	for name, limit := range map[string]time.Duration{"at once": time.Millisecond, "after a while": 200 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			port, accepted := listen(t, "")
+			d := dialer(t, ssh.Options{Host: "127.0.0.1", Port: port, ConfigFiles: []string{}, Prompt: ssh.NoPrompt})
+			failed := make(chan error, 1)
+			go func() {
+				_, err := d.Dial(patient(t))
+				failed <- err
+			}()
+			<-accepted
+			d.Probe(time.Hour) // it speaks in time
+			d.Probe(limit)
+			if err := <-failed; remote.Classify(err) != remote.ErrTransient || !strings.Contains(err.Error(), "no answer for") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}

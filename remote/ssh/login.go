@@ -35,20 +35,25 @@ type login struct {
 	offered    []string // keys shown to the host, for the message
 	unreadable []string // why named keys were not
 
+	agent net.Conn // nil if there is none; closed after the handshake
+
 	mu      sync.Mutex
 	closers []io.Closer // closed when ctx ends
-	agent   net.Conn    // nil if there is none; closed after the handshake
+	began   time.Time   // when the peer's turn began, for as long as it has no wire
+	wire    *wire       // nil: not connected yet
+	asking  bool        // it is the user's turn
 }
 
 // dial connects to one host, over the last of hops if there are any, and logs in.
 func (d *Dialer) dial(ctx context.Context, t *target, hops []*link) (*link, error) {
-	l := &login{dialer: d, t: t}
+	l := &login{dialer: d, t: t, began: time.Now()}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	defer l.cancel(nil)
 	stop := context.AfterFunc(l.ctx, l.abort)
 	defer stop()
 	l.patience = time.AfterFunc(t.connectTimeout, func() { l.cancel(errTimeout) })
 	defer l.patience.Stop()
+	defer d.under(l)()
 
 	defer l.closeAgent()
 	if len(hops) > 0 {
@@ -65,6 +70,7 @@ func (d *Dialer) dial(ctx context.Context, t *target, hops []*link) (*link, erro
 	}
 	l.patience.Reset(t.connectTimeout)
 	w := newWire(raw)
+	l.connected(w)
 	conn, channels, requests, err := ssh.NewClientConn(w, t.addr(), &ssh.ClientConfig{
 		User:              t.user,
 		Auth:              []ssh.AuthMethod{ssh.PublicKeysCallback(l.signers)},
@@ -123,7 +129,8 @@ func (l *login) closeAgent() {
 // thinking runs do, which waits for the user, without the clock running.
 func (l *login) thinking(do func()) {
 	l.patience.Stop()
-	defer l.patience.Reset(l.t.connectTimeout)
+	l.turn(true)
+	defer func() { l.turn(false); l.patience.Reset(l.t.connectTimeout) }()
 	do()
 }
 
@@ -269,6 +276,8 @@ func (l *login) failure(op string, err error) error {
 	var noCommon *ssh.AlgorithmNegotiationError
 	var noChannel *ssh.OpenChannelError
 	switch cause := context.Cause(l.ctx); {
+	case errors.Is(cause, errSilent):
+		return failed(remote.ErrTransient, fmt.Errorf("%s: %w", l.t.addr(), cause))
 	case errors.Is(cause, errTimeout):
 		return failed(remote.ErrTransient, fmt.Errorf("%s: no answer within %v: %w", l.t.addr(), l.t.connectTimeout, cause))
 	case cause != nil:

@@ -9,7 +9,7 @@
 //
 // Host keys are checked against known_hosts, always. Nothing but a public key is ever used to log in.
 //
-// Lock order: session.mu before stream.mu. Neither is held while the network or the user is waited for.
+// Lock order: session.mu before stream.mu; Dialer.mu before login.mu. None of them is held while the network or the user is waited for.
 package ssh
 
 import (
@@ -71,9 +71,10 @@ func NoPrompt(context.Context, string, bool) (string, error) { return "", ErrNoT
 type Dialer struct {
 	opts Options
 
-	mu   sync.Mutex
-	keys map[[sha256.Size]byte]ssh.AlgorithmSigner // by the content of their file
-	ask  sync.Mutex                                // one question at a time; taken before mu
+	mu     sync.Mutex
+	keys   map[[sha256.Size]byte]ssh.AlgorithmSigner // by the content of their file
+	logins map[*login]struct{}                       // under way
+	ask    sync.Mutex                                // one question at a time; taken before mu
 }
 
 // New returns a Dialer. Nothing is read or connected before Dial.
@@ -93,7 +94,7 @@ func New(opts Options) (*Dialer, error) {
 	setDefault(&opts.KeepaliveInterval, DefaultKeepaliveInterval)
 	setDefault(&opts.KeepaliveTimeout, DefaultKeepaliveTimeout)
 	setDefault(&opts.Grace, DefaultGrace)
-	return &Dialer{opts: opts, keys: make(map[[sha256.Size]byte]ssh.AlgorithmSigner)}, nil
+	return &Dialer{opts: opts, keys: make(map[[sha256.Size]byte]ssh.AlgorithmSigner), logins: make(map[*login]struct{})}, nil
 }
 
 func setDefault(d *time.Duration, value time.Duration) {

@@ -35,9 +35,12 @@ type Remote struct {
 	cmd    []string
 	stock  stockServer
 
+	starting sync.Mutex // one start at a time; taken before mu
+
 	mu      sync.Mutex
 	session remote.Session
-	used    bool // something was started over it
+	used    bool                        // something was started over it
+	views   map[remote.Session]struct{} // of previews
 }
 
 // RemoteOptions are what a Remote needs besides its location.
@@ -55,7 +58,7 @@ func NewRemote(cfg *config.Config, loc remote.Location, o RemoteOptions) (*Remot
 	if err != nil {
 		dir, err = "", nil // it was removed; absolute paths still work
 	}
-	r := &Remote{Location: loc, cfg: cfg, log: o.Log, slave: o.Slave, errout: o.Stderr, dir: dir}
+	r := &Remote{Location: loc, cfg: cfg, log: o.Log, slave: o.Slave, errout: o.Stderr, dir: dir, views: make(map[remote.Session]struct{})}
 	switch loc.Kind {
 	case remote.KindSSH:
 		r.Name = loc.Host
@@ -145,11 +148,25 @@ func (r *Remote) View(ctx context.Context) (*brain.Viewer, error) {
 	if err != nil {
 		return nil, err
 	}
+	end := r.view(s)
 	peer, err := r.onStream(ctx, func() (remote.Conn, error) { return startStream(ctx, s, r.cmd) })
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, end())
 	}
-	return brain.NewViewer(&viewPeer{peer, s}), nil
+	return brain.NewViewer(&viewPeer{peer, end}), nil
+}
+
+// view has a connection probed until end, which closes it.
+func (r *Remote) view(s remote.Session) (end func() error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.views[s] = struct{}{}
+	return func() error {
+		r.mu.Lock()
+		delete(r.views, s)
+		r.mu.Unlock()
+		return s.Close()
+	}
 }
 
 // takeSession returns the kept connection, which is kept no more, or makes one.
@@ -174,10 +191,10 @@ func (r *Remote) takeSession(ctx context.Context) (remote.Session, error) {
 // viewPeer ends its connection when it is closed.
 type viewPeer struct {
 	*streamPeer
-	session remote.Session
+	end func() error
 }
 
-func (p *viewPeer) Close() error { return errors.Join(p.streamPeer.Close(), p.session.Close()) }
+func (p *viewPeer) Close() error { return errors.Join(p.streamPeer.Close(), p.end()) }
 
 // dialStream starts the remote program and exchanges greetings with it.
 func (r *Remote) dialStream(ctx context.Context) (*streamPeer, error) {
@@ -212,25 +229,40 @@ func Compression(cfg *config.Config) dsync.Compression {
 
 // start runs the remote command over the kept connection, which is made anew if it was lost.
 func (r *Remote) start(ctx context.Context) (remote.Conn, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.session != nil {
-		select {
-		case <-r.session.Done():
-			r.session.Close()
-			r.session = nil
-		default:
-		}
-	}
-	if r.session == nil {
-		s, err := r.dialer.Dial(ctx)
-		if err != nil {
+	r.starting.Lock()
+	defer r.starting.Unlock()
+	s := r.keptSession()
+	if s == nil {
+		var err error
+		if s, err = r.dialer.Dial(ctx); err != nil {
 			return nil, err
 		}
-		r.session = s
+		r.keep(s)
 	}
-	r.used = true
-	return startStream(ctx, r.session, r.cmd)
+	return startStream(ctx, s, r.cmd)
+}
+
+// keptSession returns the kept connection, which is used from now on; nil if there is none.
+func (r *Remote) keptSession() remote.Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.session == nil {
+		return nil
+	}
+	select {
+	case <-r.session.Done():
+		r.session.Close()
+		r.session = nil
+	default:
+		r.used = true
+	}
+	return r.session
+}
+
+func (r *Remote) keep(s remote.Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.session, r.used = s, true
 }
 
 // startStream runs a command whose stream outlives the call, which ctx bounds: it ends with its Close.
@@ -264,19 +296,27 @@ func (s *stream) Close() error {
 // probeTime is how long a peer may take to answer after the network changed.
 const probeTime = 3 * time.Second
 
-// Probe finds out, without waiting, whether the kept connection still works, if that can be asked. One that does not ends.
+// Probe finds out, without waiting, whether the connections there are and those being made still get answers, if that can be asked.
+// One that does not ends.
 func (r *Remote) Probe() {
-	if !r.mu.TryLock() {
-		return // it is being made or ended
+	probe := func(what any) {
+		if p, ok := what.(remote.Prober); ok {
+			p.Probe(probeTime)
+		}
 	}
+	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p, ok := r.session.(remote.Prober); ok {
-		p.Probe(probeTime)
+	probe(r.dialer)
+	probe(r.session)
+	for s := range r.views {
+		probe(s)
 	}
 }
 
 // Close ends the connection.
 func (r *Remote) Close() error {
+	r.starting.Lock()
+	defer r.starting.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.local != nil {

@@ -259,7 +259,11 @@ type reason struct {
 
 // await waits for a reason to do something.
 func (l *loop) await(ctx context.Context) reason {
-	timer := time.NewTimer(l.pause())
+	pause := l.pause()
+	if l.failures > 0 {
+		l.noteNext(time.Now().Add(pause))
+	}
+	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	told, stop := l.listen(ctx)
 	kick := l.kick
@@ -279,6 +283,7 @@ func (l *loop) await(ctx context.Context) reason {
 			break // it was not away
 		}
 		l.failures = 1
+		l.log.Info("the remote is tried again at once")
 	case <-told:
 	case <-timer.C:
 	}

@@ -29,6 +29,7 @@ type Status struct {
 	LastFull  time.Time `json:"last_full,omitzero"`   // end of the last full sync
 	Error     string    `json:"error,omitempty"`      // of the last attempt
 	ErrorAt   time.Time `json:"error_since,omitzero"` // since when it is so
+	NextTry   time.Time `json:"next_try,omitzero"`    // while offline: when the remote is tried again at the latest
 	Added     int       `json:"added"`                // messages that came from the remote
 	Sent      int       `json:"sent"`                 // messages that went there
 	Flags     int       `json:"flags"`                // flag changes applied here
@@ -83,7 +84,7 @@ func (e *Engine) end(start roundStart, out brain.Outcome, err error) {
 		if !out.Desync {
 			e.ended = start.number
 		}
-		s.State, s.Error, s.Cause, s.ErrorAt = StateInSync, "", nil, time.Time{}
+		s.State, s.Error, s.Cause, s.ErrorAt, s.NextTry = StateInSync, "", nil, time.Time{}, time.Time{}
 		if out.Undecided || out.Desync {
 			s.State = StateSyncing
 		}
@@ -147,6 +148,13 @@ func (e *Engine) noteFull(at time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.status.LastFull = at
+}
+
+// noteNext remembers when the remote is tried again if nothing happens before.
+func (e *Engine) noteNext(at time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.status.NextTry = at
 }
 
 // noteError remembers why the remote is away and logs it once.

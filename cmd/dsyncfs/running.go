@@ -173,6 +173,9 @@ func writeStatus(w io.Writer, s daemon.Status, now time.Time) {
 	if s.Error != "" {
 		fmt.Fprintf(w, "  error      %s (since %s)\n", printable(strings.ReplaceAll(s.Error, "\n", "; ")), ago(s.ErrorAt))
 	}
+	if wait := s.NextTry.Sub(now); wait > 0 {
+		fmt.Fprintf(w, "  next try   in %s, or when the network changes or this machine wakes up\n", wait.Round(time.Second))
+	}
 	fmt.Fprintf(w, "  process    %d, running since %s\n", s.PID, s.Since.Format(time.DateTime))
 }
 

@@ -89,6 +89,7 @@ var homes = []struct {
 	{"golang.org/x/crypto/...", "remote/ssh", "ssh is one transport of several"},
 	{"github.com/spf13/...", "cmd/...", "options end at the command line"},
 	{"github.com/BurntSushi/toml", "cmd/...", "settings end at the command line"},
+	{"github.com/godbus/dbus/...", "cmd/internal/watch", "the bus is one of the ways to notice that the machine slept"},
 	{"os/signal", "cmd/...", "signals are for the process; suites of transports test that"},
 }
 

@@ -19,8 +19,8 @@ func (m *mounted) watchNetwork(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-changes:
-			m.o.Logger.Debug("the network changed")
+		case what := <-changes:
+			m.o.Logger.Debug("the remote may be gone, or back", "because", what)
 			if m.o.Probe != nil {
 				m.o.Probe()
 			}

@@ -20,13 +20,23 @@ const networkSettle = 300 * time.Millisecond
 // networkGroups are what rtnetlink(7) is asked to tell: interfaces, addresses and routes.
 const networkGroups = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_ROUTE
 
+// Change says what may have made connections dead, or hosts that were away reachable.
+type Change string
+
+// The changes.
+const (
+	NetworkChanged Change = "the network changed"
+	ClockSet       Change = "the clock was set, as a resume does"
+	Woke           Change = "the machine woke up"
+)
+
 // Network tells, until ctx ends, when this machine's network changed or the machine came back from sleep: connections may be
 // dead then, and hosts that were away may be there. One value that nobody took yet stands for all. wait returns when nothing of
 // it is left.
 //
-// Sleep is noticed by a timer that the kernel cancels when the clock was set, which a resume does (timerfd_create(2),
-// TFD_TIMER_CANCEL_ON_SET).
-func Network(ctx context.Context, log *slog.Logger) (changes <-chan struct{}, wait func(), err error) {
+// Sleep is noticed twice: by a timer that the kernel cancels when the clock was set, which a resume does (timerfd_create(2),
+// TFD_TIMER_CANCEL_ON_SET), and where logind runs, by its word that all is up again.
+func Network(ctx context.Context, log *slog.Logger) (changes <-chan Change, wait func(), err error) {
 	netlink, err := openNetlink()
 	if err != nil {
 		return nil, nil, fmt.Errorf("watching the network: %w", err)
@@ -35,11 +45,12 @@ func Network(ctx context.Context, log *slog.Logger) (changes <-chan struct{}, wa
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("watching the clock: %w", err), netlink.Close())
 	}
-	events := make(chan struct{}, 1)
-	out := make(chan struct{}, 1)
+	events := make(chan Change, 1)
+	out := make(chan Change, 1)
 	var work sync.WaitGroup
 	work.Go(func() { readNetlink(netlink, events, log) })
 	work.Go(func() { readClock(clock, events, log) })
+	work.Go(func() { readLogind(ctx, events, log) })
 	work.Go(func() {
 		settled(ctx, events, out)
 		if err := errors.Join(netlink.Close(), clock.Close()); err != nil {
@@ -49,26 +60,27 @@ func Network(ctx context.Context, log *slog.Logger) (changes <-chan struct{}, wa
 	return out, work.Wait, nil
 }
 
-// settled passes on each burst of events once it is over.
-func settled(ctx context.Context, events <-chan struct{}, out chan<- struct{}) {
+// settled passes on each burst of events once it is over, by its last.
+func settled(ctx context.Context, events <-chan Change, out chan<- Change) {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
+	var last Change
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-events:
+		case last = <-events:
 			timer.Reset(networkSettle)
 		case <-timer.C:
-			tell(out)
+			tell(out, last)
 		}
 	}
 }
 
 // tell leaves a value in a channel that holds one.
-func tell(c chan<- struct{}) {
+func tell[T any](c chan<- T, what T) {
 	select {
-	case c <- struct{}{}:
+	case c <- what:
 	default:
 	}
 }
@@ -85,13 +97,13 @@ func openNetlink() (*os.File, error) {
 }
 
 // readNetlink tells of each message, whatever it says, until the socket is closed.
-func readNetlink(f *os.File, events chan<- struct{}, log *slog.Logger) {
+func readNetlink(f *os.File, events chan<- Change, log *slog.Logger) {
 	buf := make([]byte, 16<<10)
 	for {
 		_, err := f.Read(buf)
 		switch {
 		case err == nil, errors.Is(err, unix.ENOBUFS): // more happened than the socket could hold
-			tell(events)
+			tell(events, NetworkChanged)
 		case errors.Is(err, os.ErrClosed):
 			return
 		default:
@@ -119,7 +131,7 @@ func armClock(fd int) error {
 }
 
 // readClock tells each time the clock was set, until the timer is closed.
-func readClock(f *os.File, events chan<- struct{}, log *slog.Logger) {
+func readClock(f *os.File, events chan<- Change, log *slog.Logger) {
 	buf := make([]byte, 8)
 	for {
 		_, err := f.Read(buf)
@@ -130,6 +142,6 @@ func readClock(f *os.File, events chan<- struct{}, log *slog.Logger) {
 			log.Warn("sleep of the machine is not noticed any more", "err", err)
 			return
 		}
-		tell(events)
+		tell(events, ClockSet)
 	}
 }

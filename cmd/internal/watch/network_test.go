@@ -13,7 +13,7 @@ import (
 )
 
 // network watches until the end of the test.
-func network(t *testing.T) (changes <-chan struct{}) {
+func network(t *testing.T) (changes <-chan watch.Change) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	changes, wait, err := watch.Network(ctx, slog.New(slog.DiscardHandler))
@@ -24,7 +24,7 @@ func network(t *testing.T) (changes <-chan struct{}) {
 	return changes
 }
 
-func mustTell(t *testing.T, changes <-chan struct{}) {
+func mustTell(t *testing.T, changes <-chan watch.Change) {
 	t.Helper()
 	select {
 	case <-changes:

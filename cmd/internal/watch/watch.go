@@ -213,7 +213,7 @@ func (m *Watcher) run(ctx context.Context, conn syscall.RawConn) {
 		case <-timer.C:
 			first, last = time.Time{}, time.Now()
 			if m.memory == nil || m.memory.Pending() {
-				tell(m.out)
+				tell(m.out, struct{}{})
 			}
 		}
 	}
@@ -359,5 +359,5 @@ func (m *Watcher) report(dir, name string) {
 	if m.memory == nil || m.memory.Note(c.dir, c.name) {
 		m.news = true
 	}
-	tell(m.events)
+	tell(m.events, struct{}{})
 }

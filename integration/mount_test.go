@@ -24,8 +24,9 @@ type mounted struct {
 }
 
 // prepareMount makes all of it but the mount.
-func prepareMount(t *testing.T) *mounted {
-	p := newPair(t)
+func prepareMount(t *testing.T) *mounted { return prepareMountOf(newPair(t)) }
+
+func prepareMountOf(p *pair) *mounted {
 	m := &mounted{pair: p, remote: p.NewRemote()}
 	m.link = m.remote.NewLink()
 	p.b = m.remote.Maildir
@@ -144,6 +145,20 @@ func TestChangesPassThroughTheMountAtOnce(t *testing.T) {
 	m.mount.Deliver(t, "Fresh/here", "4.M4.mount", "", note)
 	m.soon("a mailbox created in the mount is at the remote, with its mail", func() error { return exists(m.b, "Fresh/here", "4.M4.mount", "") })
 	m.synced()
+}
+
+// daemonLog is what the daemon has logged.
+func (m *mounted) daemonLog() string {
+	m.t.Helper()
+	files, err := filepath.Glob(filepath.Join(m.StateDir(), "mounts", "*", "log"))
+	must(m.t, err)
+	var all strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		must(m.t, err)
+		all.Write(text)
+	}
+	return all.String()
 }
 
 // status is what the tests use of status --json.

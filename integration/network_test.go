@@ -18,6 +18,7 @@ type live struct {
 	State     string    `json:"state"`
 	Queued    int       `json:"queued"`
 	LastHeard time.Time `json:"last_heard"`
+	NextTry   time.Time `json:"next_try"`
 }
 
 func (m *mounted) live() live {

@@ -336,20 +336,6 @@ func TestACutLinkDuringTheFirstFill(t *testing.T) {
 	f.filled()
 }
 
-// daemonLog is what the daemon has logged.
-func (f *filling) daemonLog() string {
-	f.t.Helper()
-	files, err := filepath.Glob(filepath.Join(f.StateDir(), "mounts", "*", "log"))
-	must(f.t, err)
-	var all strings.Builder
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		must(f.t, err)
-		all.Write(text)
-	}
-	return all.String()
-}
-
 // A mailbox gets another name while its mails are still to come: what was wanted of them is not forgotten when the daemon is killed
 // then, and they can still be read.
 func TestARenamedMailboxDuringTheFirstFill(t *testing.T) {

@@ -38,6 +38,8 @@ rsync rsync
 /usr/sbin/losetup mount
 strace strace
 unshare util-linux
+nsenter util-linux
+dbus-daemon dbus-daemon
 mutt mutt
 aerc aerc
 procmail procmail

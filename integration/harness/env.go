@@ -24,7 +24,8 @@ type Env struct {
 	Dir  string
 	Home string
 
-	vars []string
+	vars   []string
+	within *Network // nil: this machine's
 }
 
 // New makes an environment that ends with the test: what still runs in it is then an error.
@@ -87,6 +88,7 @@ func (e *Env) close() {
 
 // Command prepares a program in this environment. It is killed with its children when ctx ends.
 func (e *Env) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	program, args = e.within.command(program, args)
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir = e.Dir
 	cmd.Env = e.vars

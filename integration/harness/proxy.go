@@ -18,6 +18,7 @@ type Link struct {
 	KnownHosts string // the remote's host key, under the link's port
 
 	tb     testing.TB
+	within *Network // on which the port is
 	addr   string
 	target string
 
@@ -36,7 +37,7 @@ type Link struct {
 func (r *Remote) NewLink() *Link {
 	tb := r.env.TB
 	tb.Helper()
-	l := &Link{tb: tb, target: r.Addr, addr: "127.0.0.1:0", conns: map[net.Conn]bool{}, KnownHosts: r.env.Path("link_known_hosts")}
+	l := &Link{tb: tb, within: r.env.within, target: r.Addr, addr: "127.0.0.1:0", conns: map[net.Conn]bool{}, KnownHosts: r.env.Path("link_known_hosts")}
 	l.Join()
 	_, port, _ := strings.Cut(l.addr, ":")
 	l.URL = fmt.Sprintf("ssh://%s@%s", r.User, l.addr)
@@ -77,7 +78,7 @@ func (l *Link) Options(r *Remote) []string {
 // Join opens the port, the same one each time.
 func (l *Link) Join() {
 	l.tb.Helper()
-	listener, err := net.Listen("tcp", l.addr)
+	listener, err := l.within.listen(l.addr)
 	if err != nil {
 		l.tb.Fatal(err)
 	}

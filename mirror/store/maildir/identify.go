@@ -1,6 +1,9 @@
 package maildir
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"dsyncfs/mirror/mail"
@@ -71,6 +74,58 @@ func (r *refresh) findGone(claimed map[mail.MailboxGUID]bool) {
 		}
 	}
 	slices.SortFunc(r.gone, func(a, b store.MailboxRecord) int { return compareNames(a.Name, b.Name) })
+}
+
+// errMoved is that a mailbox was renamed while the tree was walked, from where it was not looked for yet to where it was no more.
+var errMoved = errors.New("renamed while the mailboxes were listed")
+
+// lookAgain looks for the mailboxes that seem to be gone, by GUID and, where there is no uidlist, by directory: a walk is no
+// snapshot, and misses what moves meanwhile. By now every mailbox that it found has a GUID of its own.
+func (r *refresh) lookAgain(ctx context.Context) error {
+	gone := make(map[mail.MailboxGUID]*missingBox)
+	inodes := make(map[uint64]*missingBox)
+	for _, m := range r.missing {
+		if m.gone {
+			gone[m.rec.Status.GUID] = m
+			inodes[decodeSignature(m.rec.Signature).cur.ino] = m
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	delete(inodes, 0)
+	tree, err := r.s.walk(ctx, func(mail.Name) bool { return false })
+	if err != nil {
+		return err
+	}
+	for _, p := range tree.boxes {
+		m, err := r.isOneOf(p, gone, inodes)
+		if err != nil {
+			return err
+		}
+		if m != nil {
+			return fmt.Errorf("%s, now %q: %w", describe(m.rec.Name), string(p.name), errMoved)
+		}
+	}
+	return nil
+}
+
+// isOneOf returns the mailbox that is in a directory, of those with the given GUIDs and inodes of cur/; nil if it is none of them.
+func (r *refresh) isOneOf(p place, guids map[mail.MailboxGUID]*missingBox, inodes map[uint64]*missingBox) (*missingBox, error) {
+	dir, err := r.s.fs.OpenDir(p.dir)
+	if err != nil {
+		return nil, ignoreGone(err)
+	}
+	defer dir.Close()
+	header, err := readHeader(dir)
+	if err != nil {
+		return nil, err
+	}
+	if header != nil {
+		return guids[header.guid], nil
+	}
+	sig, err := takeSignature(dir)
+	return inodes[sig.cur.ino], err
 }
 
 // recordRenames gives the mailboxes that moved their new names. One that took the place of a mailbox that is gone has to

@@ -44,6 +44,9 @@ func (r *refresh) judge(ctx context.Context) error {
 	if len(r.missing) == 0 {
 		return nil
 	}
+	if err := r.lookAgain(ctx); err != nil {
+		return err
+	}
 	if err := r.findWitnesses(ctx); err != nil {
 		return err
 	}

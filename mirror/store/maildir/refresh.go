@@ -2,6 +2,7 @@ package maildir
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -70,7 +71,7 @@ func (s *Store) Refresh(ctx context.Context, o store.RefreshOptions) (store.Repo
 		}
 		r.forgetBegun()
 		// A mailbox that was renamed or deleted while we looked is no error. What was recorded stays true.
-		if !notExist(err) || try == maxLooks {
+		if !notExist(err) && !errors.Is(err, errMoved) || try == maxLooks {
 			return store.Report{}, err
 		}
 	}

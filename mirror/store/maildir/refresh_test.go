@@ -13,6 +13,7 @@ import (
 	"dsyncfs/mirror/mail"
 	"dsyncfs/mirror/store"
 	"dsyncfs/mirror/store/maildir"
+	"dsyncfs/mirror/vfs"
 )
 
 const work = mail.Name("work")
@@ -351,5 +352,41 @@ func TestQuotaFile(t *testing.T) {
 	must(t, err)
 	if want := "1000S\n57 3\n-8 1\n"; string(got) != want {
 		t.Errorf("file %q, want %q", got, want)
+	}
+}
+
+// TestMailboxRenamedWhileTheTreeIsWalked moves a mailbox from a directory that has yet to be listed to one that has been.
+func TestMailboxRenamedWhileTheTreeIsWalked(t *testing.T) {
+	for _, again := range []bool{false, true} { // is the old name taken at once
+		t.Run(fmt.Sprint(again), func(t *testing.T) {
+			a := newAccount(t, maildir.FS)
+			s := a.open(t)
+			t.Cleanup(func() { must(t, s.Close()) })
+			refresh(t, s, store.RefreshOptions{})
+			guid := mail.MailboxGUID{1}
+			must(t, s.Create(t.Context(), "top/work", guid, 1000))
+			a.deliver(t, "top/work", "mail", 1_600_000_000)
+			refresh(t, s, store.RefreshOptions{})
+
+			moved := false
+			a.fault = func(o vfs.Op) error {
+				if !moved && o.Name == "opendir" && o.Path == "top" {
+					moved = true
+					must(t, os.Rename(a.dir(t, "top/work"), a.dir(t, "work")))
+					if again {
+						a.CreateMailbox(t, "top/work")
+					}
+				}
+				return nil
+			}
+			refresh(t, s, store.RefreshOptions{Guard: func([]store.Loss) error { return errors.New("refused") }})
+			boxes, deletions, err := s.Tree(t.Context())
+			must(t, err)
+			i := slices.IndexFunc(boxes, func(b mail.Mailbox) bool { return b.Status.GUID == guid })
+			if !moved || i < 0 || boxes[i].Name != work || slices.ContainsFunc(deletions, func(d mail.Deletion) bool { return d.ID == mail.GUID128(guid) }) {
+				t.Errorf("moved %v, mailboxes %+v, deletions %+v", moved, boxes, deletions)
+			}
+			wantSay(t, s, work, "1 1600000000.M1P1.mda  []")
+		})
 	}
 }

@@ -182,7 +182,7 @@ func (c *checks) history(r *replica, b *boxView) error {
 		return fmt.Errorf("UIDNEXT was %d and is %d", h.next, b.next)
 	}
 	if r.clean {
-		h.next, h.settled = b.next, true
+		h.next, h.settled = b.next, h.settled || b.next > 1 // without a UID there is nothing for which it could stand
 	}
 	for _, row := range b.list {
 		f := b.file(row.base)

@@ -68,8 +68,9 @@ type writer struct {
 	// as the messages, so that the catalog agrees with itself whenever the process ends.
 	progress func() store.MailboxRecord
 
-	// unsynced is how many new mails are recorded among ops of which nobody has made sure that they are on disk. They must be
-	// before the record is: a later refresh, after an error or a kill, takes them for known.
+	// unsynced is how many new mails, and removed mailboxes, are recorded among ops of which nobody has made sure that they are on
+	// disk. They must be before the record is: a later refresh, after an error or a kill, takes such mails for known; and what a
+	// power cut brings back of a mailbox that nobody knows any more is another mailbox, with mails that the other side has too.
 	unsynced int
 	sync     func() error // everything
 }

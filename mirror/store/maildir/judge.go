@@ -306,6 +306,7 @@ func (r *refresh) recordDeletion(m *missingBox) error {
 	if err := r.s.noteValidity(m.rec.Status.UIDValidity); err != nil {
 		return err
 	}
+	r.w.unsynced++
 	return r.w.add(func(tx store.CatalogTx) error {
 		if err := tx.DropMailbox(guid); err != nil {
 			return err

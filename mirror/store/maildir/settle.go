@@ -69,15 +69,15 @@ func (b *boxScan) recognize(rec store.MailboxRecord) (bool, error) {
 	return b.hasMailOf(rec)
 }
 
-// renamedWithoutList finds the mailbox that this one was before it was renamed and its uidlist lost: the one of this directory among
-// those that are gone, if it has a mail in common.
+// renamedWithoutList finds the mailbox that this one was before it was renamed and its uidlist lost: the one of this directory, or of what a
+// removal left of it, among those that are gone, if it has a mail in common.
 func (b *boxScan) renamedWithoutList() (bool, error) {
 	if b.list != nil {
 		return false, nil
 	}
 	for i, rec := range b.r.gone {
 		old := decodeSignature(rec.Signature)
-		if old.cur.ino == 0 || old.cur.ino != b.sig.cur.ino {
+		if !old.sharesDirectory(b.sig) {
 			continue
 		}
 		if common, err := b.hasMailOf(rec); err != nil || !common {

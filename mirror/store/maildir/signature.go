@@ -50,6 +50,11 @@ func (s signature) sameFiles(o signature) bool {
 		s.list == o.list && s.keys == o.keys
 }
 
+// sharesDirectory reports whether cur/ or new/ is the same directory in both.
+func (s signature) sharesDirectory(o signature) bool {
+	return s.cur.ino != 0 && s.cur.ino == o.cur.ino || s.new.ino != 0 && s.new.ino == o.new.ino
+}
+
 // trusted reports whether a mailbox that looks like now has not changed since s was taken.
 func (s signature) trusted(now signature) bool { return !s.racy && !s.dirty && s.sameFiles(now) }
 

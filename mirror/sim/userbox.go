@@ -93,10 +93,11 @@ func (u *user) rename() error {
 		return u.renameDir(dir, toDir)
 	}
 	for _, n := range all {
-		if n != from && (!n.IsBelow(from) || !strings.HasPrefix(dirs[n], ".")) {
+		moved, with := n.Moved(from, to)
+		if !with || n != from && !strings.HasPrefix(dirs[n], ".") {
 			continue
 		}
-		target, err := u.r.layout.DirOf(to + n[len(from):])
+		target, err := u.r.layout.DirOf(moved)
 		if err != nil {
 			return err
 		}

@@ -322,38 +322,37 @@ func (a *Account) renameOnDisk(from, to mail.Name, at int64) error {
 	if err := to.Check(); err != nil {
 		return fmt.Errorf("rename %q: %w: %w", from, store.ErrName, err)
 	}
-	inside := func(name mail.Name) bool { return name == from || name.IsBelow(from) }
-	moved := func(name mail.Name) mail.Name { return to + name[len(from):] }
-	boxes, dirs := map[mail.Name]*diskBox{}, map[mail.Name]struct{}{}
-	for name, b := range a.disk.boxes {
-		if inside(name) {
-			boxes[name] = b
+	boxes, dirs := map[mail.Name]mail.Name{}, map[mail.Name]mail.Name{} // their new names by their old ones
+	for name := range a.disk.boxes {
+		if moved, with := name.Moved(from, to); with {
+			boxes[name] = moved
 		}
 	}
 	for name := range a.disk.dirs {
-		if inside(name) {
-			dirs[name] = struct{}{}
+		if moved, with := name.Moved(from, to); with {
+			dirs[name] = moved
 		}
 	}
 	if len(boxes)+len(dirs) == 0 {
 		return fail(store.ErrNotFound)
 	}
-	for _, name := range slices.Concat(slices.Collect(maps.Keys(boxes)), slices.Collect(maps.Keys(dirs))) {
-		if a.disk.exists(moved(name)) {
+	for _, moved := range slices.Concat(slices.Collect(maps.Values(boxes)), slices.Collect(maps.Values(dirs))) {
+		if a.disk.exists(moved) {
 			return fail(store.ErrExists)
 		}
-		if err := moved(name).Check(); err != nil {
+		if err := moved.Check(); err != nil {
 			return fmt.Errorf("rename %q: %w: %w", from, store.ErrName, err)
 		}
 	}
-	for name, b := range boxes {
+	for name, moved := range boxes {
+		b := a.disk.boxes[name]
 		delete(a.disk.boxes, name)
-		a.disk.boxes[moved(name)] = b
+		a.disk.boxes[moved] = b
 		b.renamed = at
 	}
-	for name := range dirs {
+	for name, moved := range dirs {
 		delete(a.disk.dirs, name)
-		a.disk.dirs[moved(name)] = struct{}{}
+		a.disk.dirs[moved] = struct{}{}
 	}
 	return nil
 }

@@ -84,6 +84,7 @@ type directory struct {
 	known map[string]inode.ID // of any other: the names that the kernel knows; guarded by fileSystem.mu
 	reads int                 // of mails of a mail directory since it was last listed with attributes; guarded by fileSystem.mu
 
+	missed   bool      // programs asked for names of a mail directory that were not there, which the kernel may remember; guarded by fileSystem.mu
 	promises *promises // of new and cur; nil: none. Guarded by fileSystem.mu
 }
 

@@ -12,6 +12,8 @@ type Filling interface {
 	// Await waits, in bounded time, until it is known what a directory holds at the remote: the mails of a mailbox for its cur and new,
 	// the mailboxes for any other. It must be quick once that is known, or will not be.
 	Await(dir string)
+	// Listing says that a program begins to list the mails of a mailbox, or has ended to.
+	Listing(on bool)
 	// Whole reports whether a mailbox, by its directory, has got all its mails, and they the UIDs that they have at the remote.
 	Whole(dir string) bool
 }

@@ -26,6 +26,8 @@ func (f *filling) Await(dir string) {
 	<-f.open
 }
 
+func (f *filling) Listing(bool) {}
+
 func (f *filling) Whole(dir string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -195,6 +195,9 @@ func (f *fileSystem) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.
 	if err := f.mayList(fd); err != nil {
 		return f.status("opendir", err)
 	}
+	if f.opts.Filling != nil && d.isMail() {
+		f.opts.Filling.Listing(true)
+	}
 	f.awaitNames(d, in.Pid)
 	f.uidLock.yield(d.path)
 	f.mu.Lock()
@@ -238,8 +241,11 @@ func (f *fileSystem) mayList(fd *descriptor) error {
 	return unix.Faccessat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(fd.fd), unix.R_OK, unix.AT_EACCESS)
 }
 
-// ReleaseDir ends a listing.
+// ReleaseDir ends a listing. That of a mail directory has no handle.
 func (f *fileSystem) ReleaseDir(in *fuse.ReleaseIn) {
+	if f.opts.Filling != nil && in.Fh == 0 {
+		f.opts.Filling.Listing(false)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.listings, in.Fh)

@@ -215,8 +215,8 @@ func (f *fileSystem) enterPromise(p *promises, m Promised) {
 	n.Flags |= inode.Promised
 	f.table.Enter(d.names, name, id)
 	f.promised++
-	if f.table.Get(d.id).Lookups > 0 {
-		f.notices.entry(d.id, name) // a program may have asked for it, and the kernel remember that it was not there
+	if d.missed {
+		f.notices.entry(d.id, name)
 	}
 }
 

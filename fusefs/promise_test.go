@@ -108,6 +108,21 @@ func promise(t *testing.T, intents ...fusefs.Intent) *promising {
 	return p
 }
 
+// The kernel remembers of a name that it is not there, and of an old name what it stands for. A promise takes both back.
+func TestAPromiseIsSeenByWhoLookedForItBefore(t *testing.T) {
+	m := mountMaildir(t, nil)
+	if out, err := m.try(t, `stat $M/cur/b:2,S 2>&1; stat $M/new/a`); err == nil {
+		t.Fatalf("it is there already: %s", out)
+	}
+	_, err := m.Promise("", &source{}, []fusefs.Promised{{Name: "a", Size: 7}, {Cur: true, Name: "b:2,S", Size: 7}, {Cur: true, Name: "c:2,S", Size: 7}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := m.sh(t, `cd $M; stat -c %n cur/b:2,S new/a cur/c:2,S`); out != "cur/b:2,S\nnew/a\ncur/c:2,S\n" {
+		t.Errorf("%q", out)
+	}
+}
+
 // arrives lets the engine put a mail into the INBOX.
 func (p *promising) arrives(t *testing.T, base, file string) {
 	t.Helper()

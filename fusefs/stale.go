@@ -104,6 +104,7 @@ func (p *pastNames) find(key nameKey) *pastName {
 
 // lookupStale answers for a name in a mail directory that is not there. The caller holds mu.
 func (f *fileSystem) lookupStale(d *directory, name string, pid uint32, out *fuse.EntryOut) fuse.Status {
+	d.missed = true
 	real, _, _ := f.findStale(d, name, pid)
 	if real == 0 || !f.table.Get(real).Is(inode.HasAttr) && f.fetchAttr(real) != nil {
 		if f.baseInBox(d, name) {

@@ -29,9 +29,17 @@ var ErrPeer = errors.New("the other side failed")
 // and has deleted a mailbox, to make it anew in the next round, does that.
 var ErrGaveUp = fmt.Errorf("%w and gave up", ErrPeer)
 
+// readyPeer is a Peer that can tell that Recv would not wait. Items of long lists then need no other goroutine.
+type readyPeer interface {
+	Peer
+	// Ready reports whether the next Recv returns at once with an item or an error. It is false while a body is to be read.
+	Ready() bool
+}
+
 // conversation is a Peer whose next item can be waited for together with other events.
 type conversation struct {
 	peer    Peer
+	ready   func() bool // of a readyPeer; nil: it cannot tell
 	demand  chan struct{}
 	items   chan received
 	waiting bool // an item was demanded and not delivered yet
@@ -48,6 +56,9 @@ type received struct {
 
 func newConversation(p Peer) *conversation {
 	c := &conversation{peer: p, demand: make(chan struct{}), items: make(chan received, 1), done: make(chan struct{})}
+	if r, ok := p.(readyPeer); ok {
+		c.ready = r.Ready
+	}
 	go c.read()
 	return c
 }
@@ -73,26 +84,40 @@ func (c *conversation) next() <-chan received {
 // recv waits for the next item.
 func (c *conversation) recv(ctx context.Context) (item.Item, error) {
 	for {
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case r := <-c.next():
-			c.waiting = false
-			if r.err != nil {
-				return nil, r.err
-			}
-			if _, wake := r.item.(*item.Wake); wake {
-				c.woken = true
-				continue
-			}
-			if taken, err := c.takeAside(r.item); taken || err != nil {
-				if err != nil {
-					return nil, err
-				}
-				continue
-			}
-			return r.item, nil
+		r, err := c.receive(ctx)
+		if err != nil {
+			return nil, err
 		}
+		if r.err != nil {
+			return nil, r.err
+		}
+		if _, wake := r.item.(*item.Wake); wake {
+			c.woken = true
+			continue
+		}
+		if taken, err := c.takeAside(r.item); taken || err != nil {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		return r.item, nil
+	}
+}
+
+// receive waits for what the Peer delivers next. What has come already is taken here: handing each message of a long list from one
+// goroutine to another would cost more than decoding it.
+func (c *conversation) receive(ctx context.Context) (received, error) {
+	if !c.waiting && ctx.Err() == nil && c.ready != nil && c.ready() {
+		it, err := c.peer.Recv()
+		return received{it, err}, nil
+	}
+	select {
+	case <-ctx.Done():
+		return received{}, context.Cause(ctx)
+	case r := <-c.next():
+		c.waiting = false
+		return r, nil
 	}
 }
 

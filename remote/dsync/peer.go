@@ -290,6 +290,11 @@ func (p *Peer) Recv() (item.Item, error) {
 	return it, nil
 }
 
+// Ready reports whether the next Recv need not wait for the connection: a whole line has come, and no body is to be read before it.
+func (p *Peer) Ready() bool {
+	return p.ready && p.body == nil && (p.recvDone || p.in.hasLine(compressionKind.letter))
+}
+
 func (p *Peer) recv() (item.Item, error) {
 	if p.body != nil {
 		body := p.body

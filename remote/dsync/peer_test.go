@@ -431,3 +431,52 @@ func TestRawLogsAreCopies(t *testing.T) {
 		t.Errorf("in %d bytes, out %q", in.Len(), out.String())
 	}
 }
+
+// A side that reads as long as something is ready never waits, and misses nothing that came in one piece.
+func TestReadyMeansThatNothingHasToBeWaitedFor(t *testing.T) {
+	a, b := connect(t, Options{}, Options{Compress: CompressAlways})
+	expect := func(when string, want bool) {
+		t.Helper()
+		if b.Ready() != want {
+			t.Errorf("%s: ready is %v", when, !want)
+		}
+	}
+	receive := func(want item.Item) item.Item {
+		t.Helper()
+		it, err := b.Recv()
+		if err != nil || want != nil && !reflect.DeepEqual(it, want) {
+			t.Fatalf("%+v, %v", it, err)
+		}
+		return it
+	}
+	expect("before anything came", false)
+	sent := sendAll(a, &item.EndOfList{}, &item.EndOfList{}, &item.Mail{GUID: "g", UID: 1, Body: body("text\n")}, &item.EndOfList{}, &item.Done{})
+	receive(&item.EndOfList{})
+	expect("with a list to its end", true)
+	receive(&item.EndOfList{})
+	expect("with a mail", true)
+	m := receive(nil).(*item.Mail)
+	expect("while its body is to be read", false)
+	if text, err := io.ReadAll(m.Body); err != nil || string(text) != "text\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+	receive(&item.EndOfList{})
+	expect("before the end", true)
+	receive(&item.Done{})
+	expect("after it", true)
+	if _, err := b.Recv(); err != io.EOF {
+		t.Error(err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+
+	half := NewPeer(stream{io.MultiReader(strings.NewReader(greeting(t)), strings.NewReader("X\nX"), iotest.ErrReader(io.ErrNoProgress))}, Options{})
+	defer half.Close()
+	if err := half.Handshake(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if half.Ready() {
+		t.Error("ready before the line was read from the connection")
+	}
+}

@@ -40,6 +40,13 @@ func (r *lineReader) line(limit func(first byte) int) ([]byte, error) {
 	return line, nil
 }
 
+// hasLine reports whether the next line has been read into the buffer. One that begins with except does not count: what it announces
+// comes from elsewhere.
+func (r *lineReader) hasLine(except byte) bool {
+	part, _ := r.src.Peek(r.src.Buffered())
+	return len(part) > 0 && part[0] != except && bytes.IndexByte(part, '\n') >= 0
+}
+
 // longLine goes on with a line of which only the first part was read, as err says.
 func (r *lineReader) longLine(part []byte, err error, limit int) ([]byte, error) {
 	r.long = append(r.long[:0], part...)

@@ -23,6 +23,7 @@ type filling struct {
 	keep   func(mail.MailboxGUID) // is told of each mailbox that became whole, for the mounts to come
 	tree   chan struct{}          // closed when it is known which mailboxes there are, or that it will not be soon
 	over   atomic.Bool            // all of them are whole
+	lull   lull
 
 	mu     sync.Mutex
 	begun  time.Time                // since when programs may be waiting
@@ -36,7 +37,7 @@ type filling struct {
 func newFilling(l maildir.Layout, own map[mail.Name]bool, keep func(mail.MailboxGUID)) *filling {
 	return &filling{
 		layout: l, keep: keep, begun: time.Now(), tree: make(chan struct{}), lists: make(map[string]chan struct{}), whole: make(map[mail.Name]bool),
-		own: maps.Clone(own),
+		own: maps.Clone(own), lull: newLull(),
 	}
 }
 
@@ -56,6 +57,15 @@ func (f *filling) Await(dir string) {
 	if list != nil {
 		f.wait(list)
 	}
+}
+
+// Listing implements [fusefs.Filling].
+func (f *filling) Listing(on bool) {
+	n := -1
+	if on {
+		n = 1
+	}
+	f.lull.move(n)
 }
 
 func (f *filling) wait(until <-chan struct{}) {

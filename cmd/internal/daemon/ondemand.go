@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -169,6 +170,9 @@ func (f *fill) dial(to func(context.Context) (brain.Peer, error)) func(context.C
 			f.start(ctx)
 			f.look(ctx)
 			close(f.tried)
+			if f.count() > 0 {
+				f.filling.lull.wait(ctx)
+			}
 		}
 		peer, err := to(ctx)
 		if err == nil && !f.isAsked() {
@@ -219,6 +223,9 @@ func (f *fill) look(ctx context.Context) {
 				return nil
 			}
 			if len(mails) > 0 { // a part of a mailbox is not shown: who lists it would take it for all
+				if len(list)+len(mails) > cap(list) {
+					list = slices.Grow(list, max(len(list), len(mails))) // twice as much, as it is copied each time
+				}
 				list = appendPromised(list, at, mails)
 				return nil
 			}

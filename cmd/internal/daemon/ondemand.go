@@ -291,9 +291,10 @@ func (f *fill) promise(at place, list []fusefs.Promised) error {
 	return err
 }
 
-// awaitLook waits until the remote was asked what it has, or found to be away, for as long as that is worth it. f may be nil.
+// awaitLook waits until the remote was asked what it has, or found to be away, for as long as that is worth it. A later mount of a
+// fill that is not complete shows what is here, and only who lists waits for the rest. f may be nil.
 func (f *fill) awaitLook(ctx context.Context, limit time.Duration) {
-	if f == nil {
+	if f == nil || f.again {
 		return
 	}
 	timer := time.NewTimer(limit)

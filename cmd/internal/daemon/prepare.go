@@ -167,6 +167,10 @@ func knownIn(ctx context.Context, s store.Store, guid mail.MailboxGUID) (here ma
 // renew has the mount remember what programs wanted of mails that had not come when the mount before ended. The mailboxes may have
 // other names by now.
 func (f *fill) renew(ctx context.Context) error {
+	wanted := f.intents.mailboxes()
+	if len(wanted) == 0 {
+		return nil // a look at the Maildir reads all names of a mailbox that no round has looked at yet
+	}
 	return f.withStore(ctx, func(s store.Store) error {
 		boxes, _, err := s.Tree(ctx)
 		if err != nil {
@@ -177,7 +181,7 @@ func (f *fill) renew(ctx context.Context) error {
 			here[f.intents.known(keyOf(box.Name, box.Status.GUID))] = box.Name
 		}
 		var errs []error
-		for _, key := range f.intents.mailboxes() {
+		for _, key := range wanted {
 			name, there := here[key]
 			if !there {
 				continue // a program has removed it

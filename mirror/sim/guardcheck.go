@@ -16,6 +16,7 @@ import (
 // loss is what is gone of a mailbox, without a witness.
 type loss struct {
 	guard.Loss
+	guid    mail.MailboxGUID
 	strange bool // none of its mails is in the mailbox that has its name
 }
 
@@ -49,7 +50,7 @@ func losses(r *replica) (map[mail.Name]loss, error) {
 				name = b.name
 			}
 			witnessed := b == nil && deleted(rec.Status.GUID) || r.saw(name, "")
-			l := loss{Loss: guard.Loss{Mailbox: name, Known: int(rec.Status.Messages), Gone: b == nil}, strange: true}
+			l := loss{Loss: guard.Loss{Mailbox: name, Known: int(rec.Status.Messages), Gone: b == nil}, guid: rec.Status.GUID, strange: true}
 			for m := range tx.Messages(rec.Status.GUID, 0) {
 				f, _ := mail.ParseFileName(m.File[len("cur/"):])
 				if !there[unique(f.Base)] && !witnessed && !r.saw(name, f.Base) {
@@ -186,6 +187,64 @@ func meant(all map[mail.Name]loss, s guard.Stop) (loss, bool) {
 	}
 	l, known := all[s.Mailbox]
 	return l, known
+}
+
+// wanted is what the user wants back of what the guards stopped: the mails of mailboxes that lost all, as the other side has them, by
+// content.
+func (w *world) wanted(sides ...*replica) (map[*replica]map[string]int, error) {
+	out := make(map[*replica]map[string]int)
+	for i, r := range sides {
+		if w.stopped[i] == nil {
+			continue
+		}
+		all, err := losses(r)
+		if err != nil {
+			return nil, err
+		}
+		other := sides[1-i]
+		a, err := readAccount(other.disk, other.layout)
+		if err != nil {
+			return nil, err
+		}
+		out[other] = make(map[string]int)
+		for _, s := range w.stopped[i].Stops {
+			l, known := meant(all, s)
+			if !known || l.Missing < l.Known {
+				continue
+			}
+			for _, b := range a.boxes {
+				if b.guid != l.guid.String() {
+					continue
+				}
+				for _, f := range b.files {
+					out[other][f.content]++
+				}
+			}
+		}
+	}
+	return out, nil
+}
+
+// restored checks that what the user wanted back is still where it was.
+func restored(wanted map[*replica]map[string]int) error {
+	for r, mails := range wanted {
+		a, err := readAccount(r.disk, r.layout)
+		if err != nil {
+			return err
+		}
+		there := make(map[string]int)
+		for _, b := range a.boxes {
+			for _, f := range b.files {
+				there[f.content]++
+			}
+		}
+		for content, n := range mails {
+			if there[content] < n {
+				return fmt.Errorf("the user wanted a mail back, and it went from %s too: %.40q", r.name, content)
+			}
+		}
+	}
+	return nil
 }
 
 // tooMany is promise 7 in the words of docs/guarantees.md, without the code of the guard: whether losses without a witness are to

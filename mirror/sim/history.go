@@ -174,7 +174,8 @@ func generate(seed uint64) (h History, faults bool) {
 }
 
 // restore lets, in one of four histories, a user lose a mailbox and put back what there was of it some time before, while the other
-// side may not have heard of the loss, and somebody there deletes it as well. It draws from numbers of its own.
+// side may not have heard of the loss, and somebody there deletes it as well; and later perhaps lose it again, and want it back. It draws
+// from numbers of its own.
 func (h *History) restore(rng *rand.Rand) {
 	if rng.IntN(4) > 0 {
 		return
@@ -192,7 +193,14 @@ func (h *History) restore(rng *rand.Rand) {
 			steps = slices.Delete(steps, left, left+1)
 		}
 	}
-	h.Steps = slices.Insert(h.Steps, rng.IntN(len(h.Steps)), steps...)
+	at := rng.IntN(len(h.Steps))
+	h.Steps = slices.Insert(h.Steps, at, steps...)
+	if rng.IntN(2) == 0 {
+		at += len(steps)
+		again := generateSync(rng, 2, false)
+		again.Restore = true
+		h.Steps = slices.Insert(h.Steps, at+rng.IntN(len(h.Steps)+1-at), do("fillkept", side), do("fillkept", side), generateSync(rng, 2, false), do("dropkept", side), again)
+	}
 }
 
 // edit lets users write in the place of mails during some syncs. It draws from numbers of its own.

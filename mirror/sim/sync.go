@@ -45,14 +45,21 @@ func (w *world) sync(s Step) error {
 	if isGuard(err) {
 		w.calm = w.calm && !s.Restore
 		req := brain.Request{AllowExpunge: []string{"*"}}
+		var wanted map[*replica]map[string]int
 		if s.Restore && w.backup == nil {
 			req = brain.Request{Restore: []string{"*"}}
+			if wanted, err = w.wanted(master, slave); err != nil {
+				return err
+			}
 		}
 		again := Step{Op: "sync", Side: s.Side, Seed: s.Seed + 1, Type: s.Type, Reversed: s.Reversed}
 		out, err = w.syncSource(again, master, slave, req)
 		w.note("  decided: %s", outcome(out, err))
 		if err != nil {
 			return fmt.Errorf("after the user's decision: %w", err)
+		}
+		if err := restored(wanted); err != nil {
+			return err
 		}
 	}
 	master.clean, slave.clean = err == nil, err == nil

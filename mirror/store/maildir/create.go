@@ -41,18 +41,11 @@ func (s *Store) Create(ctx context.Context, name mail.Name, guid mail.MailboxGUI
 	rec := store.MailboxRecord{Name: name, LogStart: 1, Signature: sig.encode()}
 	rec.Status = mail.Status{GUID: guid, UIDValidity: validity, UIDNext: 1, FirstRecent: 1, HighestModSeq: 1}
 	return s.cat.Update(func(tx store.CatalogTx) error {
-		for _, d := range []mail.Deletion{{Kind: mail.DeletedMailbox, ID: mail.GUID128(guid)}, {Kind: mail.DeletedDirectory, ID: s.nameHash(name)}} {
-			if err := tx.SetValue(bucketDeleted, deletionKey(d), nil); err != nil {
-				return err
-			}
-		}
-		if err := tx.SetValue(bucketDirectories, string(name), nil); err != nil {
-			return err
-		}
-		if err := forgetBases(tx, guid); err != nil {
-			return err
-		}
-		return tx.PutMailbox(rec)
+		level := mail.Deletion{Kind: mail.DeletedDirectory, ID: s.nameHash(name)}
+		return errors.Join(
+			cameBack(tx, guid), tx.SetValue(bucketDeleted, deletionKey(level), nil), tx.SetValue(bucketDirectories, string(name), nil),
+			tx.PutMailbox(rec),
+		)
 	})
 }
 

@@ -311,7 +311,10 @@ func (r *refresh) recordDeletion(m *missingBox) error {
 		if err := tx.DropMailbox(guid); err != nil {
 			return err
 		}
-		if m.restore || m.rec.Name == mail.Inbox {
+		if m.restore {
+			return forgetDeletion(tx, guid) // an index of before has it of a mailbox that came back
+		}
+		if m.rec.Name == mail.Inbox {
 			return nil
 		}
 		return putDeletion(tx, mail.Deletion{Kind: mail.DeletedMailbox, ID: mail.GUID128(guid), Time: when})

@@ -85,3 +85,33 @@ func TestADeletionIsAWitnessUntilItIsRecorded(t *testing.T) {
 		}
 	}
 }
+
+// TestAMailboxThatIsThereAgainIsNotDeleted: a mailbox that was deleted and put back from a copy is not among the deletions that the
+// other side is told, and still not when the user wants it back after it was lost.
+func TestAMailboxThatIsThereAgainIsNotDeleted(t *testing.T) {
+	a := newAccount(t, maildir.MaildirPlusPlus)
+	s := a.open(t)
+	defer func() { must(t, s.Close()) }()
+	must(t, s.Create(t.Context(), work, mail.MailboxGUID{1}, 1000))
+	a.deliver(t, work, "Subject: x\n\nx\n", 1_600_000_000)
+	refresh(t, s, store.RefreshOptions{})
+	deletions := func(want int) {
+		t.Helper()
+		_, got, err := s.Tree(t.Context())
+		must(t, err)
+		if len(got) != want {
+			t.Errorf("deletions %+v, want %d", got, want)
+		}
+	}
+	aside := filepath.Join(t.TempDir(), "aside")
+	must(t, os.CopyFS(aside, os.DirFS(a.dir(t, work))))
+	must(t, os.RemoveAll(a.dir(t, work)))
+	refresh(t, s, store.RefreshOptions{})
+	deletions(1)
+	must(t, os.CopyFS(a.dir(t, work), os.DirFS(aside)))
+	refresh(t, s, store.RefreshOptions{})
+	deletions(0)
+	must(t, os.RemoveAll(a.dir(t, work)))
+	refresh(t, s, store.RefreshOptions{Restore: func(mail.Name) bool { return true }})
+	deletions(0)
+}

@@ -161,7 +161,7 @@ func (b *boxScan) begin() (err error) {
 	b.rec = store.MailboxRecord{Name: b.l.name, LogStart: 1, Signature: signature{dirty: true}.encode()}
 	b.rec.Status = mail.Status{GUID: b.header.guid, UIDValidity: b.header.validity, UIDNext: 1, FirstRecent: 1, HighestModSeq: 1}
 	guid := b.rec.Status.GUID
-	if err := b.r.w.add(func(tx store.CatalogTx) error { return forgetBases(tx, guid) }); err != nil {
+	if err := b.r.w.add(func(tx store.CatalogTx) error { return cameBack(tx, guid) }); err != nil {
 		return err
 	}
 	return b.r.w.putMailbox(b.rec)

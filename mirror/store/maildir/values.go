@@ -48,12 +48,16 @@ func putDeletion(tx store.CatalogTx, d mail.Deletion) error {
 	return tx.SetValue(bucketDeleted, deletionKey(d), encodeTime(d.Time))
 }
 
-// cameBack forgets what is known of the mailbox that had a GUID before another one got it: that it was deleted, as a Dovecot
-// that is told so of one that exists dies (2.3.19 dsync-brain-mailbox-tree.c: dsync_brain_mailbox_tree_add_delete), and its
-// last common states.
+// cameBack forgets what is known of the mailbox that had a GUID before another one got it, or it was put back: that it was deleted,
+// as the other side would delete it, should it get lost here, and a Dovecot that is told so of one that exists dies (2.3.19
+// dsync-brain-mailbox-tree.c: dsync_brain_mailbox_tree_add_delete); and its last common states.
 func cameBack(tx store.CatalogTx, guid mail.MailboxGUID) error {
+	return errors.Join(forgetDeletion(tx, guid), forgetBases(tx, guid))
+}
+
+func forgetDeletion(tx store.CatalogTx, guid mail.MailboxGUID) error {
 	d := mail.Deletion{Kind: mail.DeletedMailbox, ID: mail.GUID128(guid)}
-	return errors.Join(tx.SetValue(bucketDeleted, deletionKey(d), nil), forgetBases(tx, guid))
+	return tx.SetValue(bucketDeleted, deletionKey(d), nil)
 }
 
 func parseDeletion(key string, value []byte) (mail.Deletion, error) {

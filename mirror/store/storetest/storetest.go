@@ -398,6 +398,11 @@ func checkTree(t *testing.T, s *suite) {
 		}
 		checkOpen(t, s, n)
 	}
+	for _, d := range deletions {
+		if name, there := seen[mail.MailboxGUID(d.ID)]; d.Kind == mail.DeletedMailbox && there {
+			t.Errorf("tree: %q is there and deleted", name)
+		}
+	}
 	if !names[mail.Inbox] {
 		t.Error("tree: there is no INBOX")
 	}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,7 +18,8 @@ import (
 type loss struct {
 	guard.Loss
 	guid    mail.MailboxGUID
-	strange bool // none of its mails is in the mailbox that has its name
+	mails   map[mail.GUID]bool // those that are missing
+	strange bool               // none of its mails is in the mailbox that has its name
 }
 
 // losses counts, for each mailbox that a replica remembers, by the name that it remembers, the mails of which there is neither a
@@ -50,11 +52,15 @@ func losses(r *replica) (map[mail.Name]loss, error) {
 				name = b.name
 			}
 			witnessed := b == nil && deleted(rec.Status.GUID) || r.saw(name, "")
-			l := loss{Loss: guard.Loss{Mailbox: name, Known: int(rec.Status.Messages), Gone: b == nil}, guid: rec.Status.GUID, strange: true}
+			l := loss{
+				Loss: guard.Loss{Mailbox: name, Known: int(rec.Status.Messages), Gone: b == nil},
+				guid: rec.Status.GUID, mails: make(map[mail.GUID]bool), strange: true,
+			}
 			for m := range tx.Messages(rec.Status.GUID, 0) {
 				f, _ := mail.ParseFileName(m.File[len("cur/"):])
 				if !there[unique(f.Base)] && !witnessed && !r.saw(name, f.Base) {
 					l.Missing++
+					l.mails[m.GUID] = true
 				}
 				l.strange = l.strange && (b == nil || b.file(f.Base) == nil)
 			}
@@ -189,8 +195,8 @@ func meant(all map[mail.Name]loss, s guard.Stop) (loss, bool) {
 	return l, known
 }
 
-// wanted is what the user wants back of what the guards stopped: the mails of mailboxes that lost all, as the other side has them, by
-// content.
+// wanted is what the user wants back of what the guards stopped: the mails that are missing from mailboxes, as the other side has
+// them, by content.
 func (w *world) wanted(sides ...*replica) (map[*replica]map[string]int, error) {
 	out := make(map[*replica]map[string]int)
 	for i, r := range sides {
@@ -208,21 +214,28 @@ func (w *world) wanted(sides ...*replica) (map[*replica]map[string]int, error) {
 		}
 		out[other] = make(map[string]int)
 		for _, s := range w.stopped[i].Stops {
-			l, known := meant(all, s)
-			if !known || l.Missing < l.Known {
-				continue
-			}
+			l, _ := meant(all, s)
 			for _, b := range a.boxes {
-				if b.guid != l.guid.String() {
-					continue
-				}
-				for _, f := range b.files {
-					out[other][f.content]++
+				if b.guid == l.guid.String() {
+					b.count(l.mails, out[other])
 				}
 			}
 		}
 	}
 	return out, nil
+}
+
+// count counts the mails of some GUIDs by content.
+func (b *boxView) count(guids map[mail.GUID]bool, into map[string]int) {
+	guid := make(map[string]string) // by base name, if it is another one
+	for _, row := range b.list {
+		guid[row.base] = row.fields['G']
+	}
+	for _, f := range b.files {
+		if guids[mail.GUID(cmp.Or(guid[f.Base], f.Base))] {
+			into[f.content]++
+		}
+	}
 }
 
 // restored checks that what the user wanted back is still where it was.

@@ -9,6 +9,7 @@ FUZZTIME ?= 10s
 KILLS ?= 500
 CUTS ?= 200
 FULL ?= 50
+CLOCK ?= 50
 POWER ?= 60
 # How long `make soak` runs.
 TIME ?= 1h
@@ -72,8 +73,8 @@ lint: ## format, vet, staticcheck, import rules, go.mod
 	$(GO) test $(TESTFLAGS) ./integration/imports
 	$(GO) mod tidy -diff
 
-crash: setup ## KILLS, CUTS and FULL disks of a mirror under load, and POWER cuts: nothing lost, nothing doubled, nothing to repair
-	DSYNCFS_CRASH_KILLS=$(KILLS) DSYNCFS_CRASH_CUTS=$(CUTS) DSYNCFS_CRASH_FULL=$(FULL) DSYNCFS_CRASH_POWER=$(POWER) \
+crash: setup ## KILLS, CUTS, FULL disks and CLOCK steps of a mirror under load, and POWER cuts: nothing lost, nothing doubled, nothing to repair
+	DSYNCFS_CRASH_KILLS=$(KILLS) DSYNCFS_CRASH_CUTS=$(CUTS) DSYNCFS_CRASH_FULL=$(FULL) DSYNCFS_CRASH_CLOCK=$(CLOCK) DSYNCFS_CRASH_POWER=$(POWER) \
 		$(GO) test -count=1 -timeout=0 -v ./integration/crash
 
 soak: setup ## a mirror with everything around it for TIME: what it takes, and whether that grows

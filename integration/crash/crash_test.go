@@ -12,10 +12,10 @@ import (
 )
 
 // figures are how many events of each kind there are. Those of `make crash` come from its variables.
-type figures struct{ kills, cuts, full, readOnly, nothing int }
+type figures struct{ kills, cuts, full, readOnly, clock, nothing int }
 
 func theFigures(t *testing.T) figures {
-	f := figures{kills: number(t, "KILLS", 4), cuts: number(t, "CUTS", 2), full: number(t, "FULL", 2), nothing: number(t, "NOTHING", 0)}
+	f := figures{kills: number(t, "KILLS", 4), cuts: number(t, "CUTS", 2), full: number(t, "FULL", 2), clock: number(t, "CLOCK", 2), nothing: number(t, "NOTHING", 0)}
 	f.readOnly = (f.full + 4) / 5
 	return f
 }
@@ -51,7 +51,7 @@ type event struct {
 const perCheck = 4
 
 // Promises 1, 2, 4 and 6 while everything breaks: kills at random moments and in the middle of chosen changes of files, on
-// either end, connections cut, disks full and read-only, under load from both sides.
+// either end, connections cut, disks full and read-only, and clocks set, under load from both sides.
 func TestNothingIsLostWhateverBreaks(t *testing.T) {
 	f := theFigures(t)
 	seed := theSeed(t)
@@ -59,6 +59,7 @@ func TestNothingIsLostWhateverBreaks(t *testing.T) {
 	table := newTable(seed)
 	defer table.print(t)
 	events := w.plan(f)
+	w.checkClock()
 	for len(events) > 0 {
 		some := events[:min(perCheck, len(events))]
 		events = events[len(some):]
@@ -99,6 +100,7 @@ func (w *world) plan(f figures) []event {
 	add(f.cuts, event{"connection cut", "", cut})
 	add(f.full, event{"disk full", "near", func(w *world) { w.fill(w.near) }}, event{"disk full", "far", func(w *world) { w.fill(w.far) }})
 	add(f.readOnly, event{"disk read-only", "far", readOnly})
+	add(f.clock, event{"clock step", "near", func(w *world) { w.step(w.near) }}, event{"clock step", "far", func(w *world) { w.step(w.far) }})
 	w.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	return all
 }
@@ -200,4 +202,21 @@ func readOnly(w *world) {
 	w.far.disk.SetReadOnly(true)
 	w.await(time.Duration(w.between(300, 900)) * time.Millisecond)
 	w.far.disk.SetReadOnly(false)
+}
+
+// step sets the clock of an end, by up to a day from the right time: not so far that what is being delivered looks forgotten.
+func (w *world) step(s *side) {
+	w.moment()
+	s.clock.Set(time.Duration(w.between(-86_400, 86_400)) * time.Second)
+}
+
+// checkClock holds that a clock can be set.
+func (w *world) checkClock() {
+	w.t.Helper()
+	w.near.clock.Set(10 * time.Hour)
+	w.sync()
+	if last := w.status().LastFull; time.Until(last) < 9*time.Hour {
+		w.t.Fatalf("the clock is ten hours ahead, and the last sync was at %v", last)
+	}
+	w.near.clock.Set(0)
 }

@@ -20,7 +20,7 @@ import (
 	"dsyncfs/integration/harness"
 )
 
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+func TestMain(m *testing.M) { os.Exit(harness.MainWithClocks(m)) }
 
 // side is one end of the mirror.
 type side struct {
@@ -31,6 +31,7 @@ type side struct {
 	medium   string          // the directory with store and state
 	disk     *harness.Disk   // which is one of these two
 	block    *harness.Block
+	clock    *harness.Clock // of dsyncfs there
 }
 
 // world is a mounted Maildir, near, that is mirrored with one behind ssh, far.
@@ -75,7 +76,9 @@ func (w *world) anchor() {
 // start mounts.
 func (w *world) start() {
 	e, t := w.Env, w.t
-	w.remote = e.NewRemote()
+	w.near.clock, w.far.clock = harness.NewClock(t, e.Path("near-clock")), harness.NewClock(t, e.Path("far-clock"))
+	name, value := w.far.clock.Variable()
+	w.remote = e.NewRemoteWith([]string{name + "=" + value})
 	w.link = w.remote.NewLink()
 	w.far.programs, w.far.store = w.remote.Maildir, w.remote.Maildir
 	w.near.store = harness.Maildir{Path: filepath.Join(w.near.medium, "Maildir")}
@@ -86,6 +89,7 @@ func (w *world) start() {
 	options := append([]string{
 		"-o", "mail_location=" + w.near.store.Location(), "-o", "max_missing=100%,1000000", "-v",
 	}, w.link.Options(w.remote)...)
+	w.Setenv(w.near.clock.Variable())
 	w.Setenv("XDG_STATE_HOME", filepath.Join(w.near.medium, "state"))
 	w.mount = e.Mount("mnt", options, w.link.URL)
 	w.near.programs = w.mount.Maildir
@@ -194,9 +198,10 @@ func (w *world) showLog() {
 }
 
 type status struct {
-	State  string
-	Queued uint64
-	Error  string
+	State    string
+	Queued   uint64
+	Error    string
+	LastFull time.Time `json:"last_full"`
 }
 
 func (w *world) status() (s status) {

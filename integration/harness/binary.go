@@ -21,7 +21,7 @@ func Binary(tb testing.TB) string {
 }
 
 var buildBinary = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv("DSYNCFS_TEST_BINARY"); path != "" {
+	if path := os.Getenv("DSYNCFS_TEST_BINARY"); path != "" && !clocks {
 		return filepath.Abs(path)
 	}
 	dir, err := runDir()
@@ -34,6 +34,13 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 	}
 	path := filepath.Join(dir, "bin", "dsyncfs")
 	args := append([]string{"build", "-o", path}, raceFlags...)
+	if clocks {
+		flags, err := clockFlags(dir)
+		if err != nil {
+			return "", fmt.Errorf("a dsyncfs whose clock can be set: %w", err)
+		}
+		args = append(args, flags...)
+	}
 	cmd := exec.Command("go", append(args, "./cmd/dsyncfs")...)
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -24,6 +24,12 @@ type Remote struct {
 // NewRemote starts the server. More lines for its configuration may be given. There is no mail yet.
 func (e *Env) NewRemote(config ...string) *Remote {
 	e.TB.Helper()
+	return e.NewRemoteWith(nil, config...)
+}
+
+// NewRemoteWith is NewRemote with more variables, NAME=VALUE, in the environment of what is run there.
+func (e *Env) NewRemoteWith(variables []string, config ...string) *Remote {
+	e.TB.Helper()
 	r := &Remote{Home: e.Path("remote"), env: e}
 	r.Maildir = Maildir{Path: filepath.Join(r.Home, "Maildir")}
 	for _, dir := range []string{r.Home, r.StateHome()} {
@@ -37,6 +43,7 @@ func (e *Env) NewRemote(config ...string) *Remote {
 		"XDG_RUNTIME_DIR=" + r.Home, "PATH=" + filepath.Dir(Binary(e.TB)) + ":/usr/sbin:/usr/bin:/sbin:/bin",
 		`"GORACE=atexit_sleep_ms=0 log_path=` + e.Path("race") + `"`, marker + "=" + filepath.Join(e.Dir, "remote"),
 	}
+	vars = append(vars, variables...)
 	r.SSHD = StartSSHD(e.TB, append(config, "SetEnv "+strings.Join(vars, " "))...)
 	r.URL = fmt.Sprintf("ssh://%s@127.0.0.1:%d", r.User, r.Port)
 	return r

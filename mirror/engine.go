@@ -471,6 +471,9 @@ func (l *loop) accept(ctx context.Context) (agreed bool) {
 		l.lost(err)
 	}
 	l.follow = l.follow || out.Undecided
+	if out.Untold {
+		l.Notify()
+	}
 	return err == nil && verdict == brain.Taken
 }
 

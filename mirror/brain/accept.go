@@ -3,6 +3,7 @@ package brain
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"dsyncfs/mirror/item"
 	"dsyncfs/mirror/mail"
@@ -142,8 +143,10 @@ func (a *acceptance) fitting(ctx context.Context) ([]*exchange, error) {
 	if err != nil {
 		return nil, err
 	}
+	boxes = a.selected(boxes)
+	a.out.Untold = a.untold(boxes)
 	part := make(map[mail.MailboxGUID]bool)
-	for _, box := range a.selected(boxes) {
+	for _, box := range boxes {
 		part[box.Status.GUID] = box.Existence == mail.Exists
 	}
 	var out []*exchange
@@ -158,6 +161,25 @@ func (a *acceptance) fitting(ctx context.Context) ([]*exchange, error) {
 		out = append(out, x)
 	}
 	return out, nil
+}
+
+// untold reports whether something happened here, besides in the mailboxes of the push, which fit only if nothing did there. The look
+// has taken notice of it, so that whoever watches the store may take it for old news.
+func (a *acceptance) untold(boxes []mail.Mailbox) bool {
+	if fingerprint(boxes) != a.link.tree {
+		return true
+	}
+	pushed := make(map[mail.MailboxGUID]bool)
+	for _, head := range a.heads {
+		pushed[head.box.GUID] = true
+	}
+	return slices.ContainsFunc(boxes, func(box mail.Mailbox) bool {
+		if box.Existence != mail.Exists || box.Status.GUID.IsZero() || pushed[box.Status.GUID] {
+			return false
+		}
+		base, known := a.bases[box.Status.GUID]
+		return !known || base.Local != store.NumbersOf(box.Status)
+	})
 }
 
 func (a *acceptance) open(ctx context.Context, head pushHead) (*exchange, error) {

@@ -58,6 +58,7 @@ type Outcome struct {
 	NewHere, NewThere int // a dry run: messages that would be added on each side
 	Notes             []string
 	Undecided         bool   // mails vanished on one side, and it is too early to tell whether that was all
+	Untold            bool   // of a push that was taken: the look before it found something here that the other side was not told
 	Peer              string // under which the common states with the other side are kept in the store
 	// Plan lists what a dry run would do here, one line each.
 	Plan []string

@@ -226,6 +226,58 @@ func TestPushesThatDoNotFit(t *testing.T) {
 	}
 }
 
+// TestWhatAPushFindsIsTold: what happened at the receiver is noticed by its look before it takes a push, and nobody else tells of it
+// then. It is told all the same.
+func TestWhatAPushFindsIsTold(t *testing.T) {
+	for name, change := range map[string]func(side) error{
+		"a mail": func(s side) error {
+			_, err := s.account.Deliver("Work", []byte("there"), time.Unix(3, 0))
+			return err
+		},
+		"a mailbox": func(s side) error { return s.account.CreateMailbox("New") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, overWire, func(t *testing.T, k *kept, a, b side) {
+				must(t, change(b)) // and no word of it
+				_, err := a.account.Deliver("INBOX", []byte("here"), time.Unix(2, 0))
+				must(t, err)
+				if v := k.push(); v != brain.Taken {
+					t.Errorf("the push gave %d", v)
+				}
+				if v := k.listen(); v == brain.Settled {
+					t.Error("nothing was told")
+				}
+			})
+		})
+	}
+}
+
+// TestWhatTheMasterFindsIsItsToTell is the same at the master, whose caller pushes.
+func TestWhatTheMasterFindsIsItsToTell(t *testing.T) {
+	inBubble(t, overWire, func(t *testing.T, k *kept, a, b side) {
+		for _, untold := range []bool{false, true} {
+			if untold {
+				_, err := a.account.Deliver("Work", []byte("here"), time.Unix(3, 0))
+				must(t, err)
+			}
+			_, err := b.account.Deliver("INBOX", fmt.Appendf(nil, "there %v", untold), time.Unix(2, 0))
+			must(t, err)
+			k.poke()
+			_, err = k.master.Idle(context.Background())
+			must(t, err)
+			st := a.account.Open()
+			verdict, out, err := k.master.Accept(context.Background(), st)
+			must(t, errors.Join(err, st.Close()))
+			if verdict != brain.Taken || out.Untold != untold {
+				t.Errorf("verdict %d, untold %v instead of %v", verdict, out.Untold, untold)
+			}
+		}
+		if v := k.push(); v != brain.Taken {
+			t.Errorf("the push gave %d", v)
+		}
+	})
+}
+
 func TestPushesThatCrossAreVoid(t *testing.T) {
 	for name, l := range map[string]link{"in process": inProcess, "over the wire": overWire} {
 		t.Run(name, func(t *testing.T) {

@@ -159,8 +159,8 @@ func (s *Slave) idle(ctx context.Context, c *conversation, changes <-chan struct
 				return it, nil
 			case *item.Wake:
 			case *item.Mailbox:
-				if err := s.accept(ctx, c, it); err != nil {
-					return nil, err
+				if h, err := s.accept(ctx, c, it); h != nil || err != nil {
+					return h, err
 				}
 				later.Reset(quietTime)
 			case *item.Done:
@@ -203,20 +203,29 @@ func (s *Slave) tell(ctx context.Context, c *conversation) (*item.Handshake, err
 	return crossed.handshake, nil
 }
 
-// accept takes what the master pushed.
-func (s *Slave) accept(ctx context.Context, c *conversation, first *item.Mailbox) error {
+// accept takes what the master pushed, and tells it what it found here when it looked. A Handshake is returned as by tell.
+func (s *Slave) accept(ctx context.Context, c *conversation, first *item.Mailbox) (*item.Handshake, error) {
+	out, err := s.take(ctx, c, first)
+	if err != nil || !out.Untold {
+		return nil, err
+	}
+	return s.tell(ctx, c)
+}
+
+func (s *Slave) take(ctx context.Context, c *conversation, first *item.Mailbox) (Outcome, error) {
 	c.idle(false)
 	defer c.idle(true)
 	if s.link.h == nil {
-		return errNoPush
+		return Outcome{}, errNoPush
 	}
 	st, err := s.open(ctx)
 	if err != nil {
-		return s.link.fail(err)
+		return Outcome{}, s.link.fail(err)
 	}
-	_, out, err := s.link.accept(ctx, st, first)
+	verdict, out, err := s.link.accept(ctx, st, first)
 	s.undecided = s.undecided || out.Undecided // a push is taken without a look at what vanished before
-	return errors.Join(err, st.Close())
+	out.Untold = out.Untold && verdict == Taken // else the master makes a round
+	return out, errors.Join(err, st.Close())
 }
 
 // wake asks the master for a round.

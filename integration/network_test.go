@@ -19,6 +19,7 @@ type live struct {
 	Queued    int       `json:"queued"`
 	LastHeard time.Time `json:"last_heard"`
 	NextTry   time.Time `json:"next_try"`
+	LastFull  time.Time `json:"last_full"`
 }
 
 func (m *mounted) live() live {

@@ -91,12 +91,7 @@ func TestTheNetworkComesBack(t *testing.T) {
 	a.net.Up()
 	a.back(mail, logged, `because="the network changed"`, "given up when the network changed", triedAtOnce)
 	a.link.Cut() // the server of the first connection has not heard of its end
-	a.Eventually("servers end", 20*time.Second, func() error {
-		if n := len(a.Servers()); n > 0 {
-			return fmt.Errorf("%d are there", n)
-		}
-		return nil
-	})
+	a.serversEnd()
 }
 
 // TestTheMachineWakesUp, with the other side away and the next attempt to reach it far off, and with a connection that died meanwhile,

@@ -223,7 +223,7 @@ func (s *Slave) take(ctx context.Context, c *conversation, first *item.Mailbox) 
 		return Outcome{}, s.link.fail(err)
 	}
 	verdict, out, err := s.link.accept(ctx, st, first)
-	s.undecided = s.undecided || out.Undecided // a push is taken without a look at what vanished before
+	s.undecided = s.undecided || out.Undecided  // a push is taken without a look at what vanished before
 	out.Untold = out.Untold && verdict == Taken // else the master makes a round
 	return out, errors.Join(err, st.Close())
 }

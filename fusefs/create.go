@@ -184,9 +184,11 @@ func (f *fileSystem) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string
 	}
 	defer f.dirFDs.release(fd)
 	make := func() error { return unix.Mkdirat(fd.fd, name, in.Mode&0o7777) }
-	own := f.own.take(ownOp{op: "mkdir", dir: d.path, name: name}) != nil
+	own, late := f.own.take(ownOp{op: "mkdir", dir: d.path, name: name})
 	switch {
-	case own:
+	case late:
+		return fuse.Status(syscall.EEXIST)
+	case own != nil:
 		err = make()
 	case f.refused():
 		return fuse.EROFS
@@ -274,7 +276,11 @@ func (f *fileSystem) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, 
 		return f.status("link", err)
 	}
 	defer f.dirFDs.release(fd)
-	own := f.own.take(ownOp{op: "link", dir: d.path, name: name}) != nil
+	call, late := f.own.take(ownOp{op: "link", dir: d.path, name: name})
+	if late {
+		return fuse.Status(syscall.EEXIST)
+	}
+	own := call != nil
 	if f.refused() && !own {
 		return fuse.EROFS
 	}

@@ -134,6 +134,7 @@ func (m *Mount) Serve() {
 		m.alive.Store(true)
 		m.server.Serve()
 		m.alive.Store(false)
+		m.fs.own.end()
 		m.fs.close()
 		close(m.done)
 	})

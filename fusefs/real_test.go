@@ -535,3 +535,43 @@ func TestWhatADeliveryWaitsForDoesNotWaitForIt(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 }
+
+// What the other side did meanwhile, in the directories of the delivery, must not hold the engine up either.
+func TestWhatADeliveryWaitsForChangesTheSameDirectories(t *testing.T) {
+	m := mountMaildir(t, func(o *fusefs.Options) { o.CommitDeliveries = true })
+	root, err := vfs.Open(m.backing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	through := m.Through(root)
+	open := func(path string) vfs.Dir {
+		d, err := through.OpenDir(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		return d
+	}
+	unseen, seen, temp, top := open("new"), open("cur"), open("tmp"), open("")
+	m.sh(t, `touch $B/tmp/come $B/tmp/linked $B/new/gone $B/new/read $B/cur/flag:2,; ls $M/new $M/cur`)
+	m.Invalidate("new", "gone", "read")
+	m.Invalidate("cur", "flag:2,")
+	m.engine.mu.Lock()
+	m.engine.remote = func() {
+		for what, err := range map[string]error{
+			"come": temp.Rename("come", unseen, "come"), "link": temp.Link("linked", unseen, "linked"), "expunge": unseen.Remove("gone"),
+			"read": unseen.RenameNew("read", seen, "read:2,S"), "flag": seen.Rename("flag:2,", seen, "flag:2,F"), "mailbox": top.Mkdir(".Box", 0o700),
+		} {
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	}
+	m.engine.mu.Unlock()
+	m.sh(t, `echo c > $M/tmp/c; mv $M/tmp/c $M/new/c`)
+	m.Invalidate("new", "come") // what was not waited for is sent before this
+	if out := m.sh(t, `cd $M; ls -A new cur; ls -d .Box`); out != "cur:\nflag:2,F\nread:2,S\n\nnew:\nc\ncome\nlinked\n.Box\n" {
+		t.Errorf("%q", out)
+	}
+}

@@ -16,7 +16,9 @@ func (f *fileSystem) Unlink(cancel <-chan struct{}, header *fuse.InHeader, name 
 		return f.status("unlink", err)
 	}
 	defer f.dirFDs.release(e.fd)
-	if own := f.own.take(ownOp{op: "unlink", dir: e.d.path, name: name}); own != nil {
+	if own, late := f.own.take(ownOp{op: "unlink", dir: e.d.path, name: name}); late {
+		return fuse.ENOENT
+	} else if own != nil {
 		return f.status("unlink", f.doUnlink(e))
 	}
 	if f.refused() {
@@ -153,7 +155,9 @@ func (f *fileSystem) Rmdir(cancel <-chan struct{}, header *fuse.InHeader, name s
 	}
 	defer f.dirFDs.release(e.fd)
 	f.uidLock.yield(join(e.d.path, name))
-	if own := f.own.take(ownOp{op: "rmdir", dir: e.d.path, name: name}); own != nil {
+	if own, late := f.own.take(ownOp{op: "rmdir", dir: e.d.path, name: name}); late {
+		return fuse.ENOENT
+	} else if own != nil {
 		return f.status("rmdir", f.doRmdir(e))
 	}
 	if f.refused() {

@@ -49,7 +49,9 @@ func (f *fileSystem) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, 
 		return f.status("rename", err)
 	}
 	defer f.dirFDs.release(to.fd)
-	if own := f.own.take(ownOp{"rename", from.d.path, oldName, to.d.path, newName}); own != nil {
+	if own, late := f.own.take(ownOp{"rename", from.d.path, oldName, to.d.path, newName}); late {
+		return fuse.ENOENT
+	} else if own != nil {
 		err := f.doRename(from, to, own.flags, 0)
 		if err == nil && !from.d.isMail() && to.d.isMail() {
 			f.push(from.id)

@@ -1,11 +1,9 @@
 package fusefs
 
 import (
-	"errors"
 	"io/fs"
 	"os"
 	"strings"
-	"syscall"
 	"time"
 
 	"dsyncfs/fusefs/inode"
@@ -220,30 +218,6 @@ func (f *fileSystem) isKnown(c change) bool {
 	defer f.mu.Unlock()
 	d := f.byPath[c.dir]
 	return d != nil && d.known[c.name] != 0
-}
-
-// own makes a change through the mount's path. What the handler never saw (the mount is gone, or the kernel answered from
-// its cache) is made behind the mount. What it saw when the connection broke may have been made or not: it is made
-// again, and that it is no longer to be made is no error.
-func (m *Mount) own(op ownOp, flags uint, direct, call func() error) error {
-	if !m.alive.Load() {
-		return direct()
-	}
-	c := m.fs.own.expect(op, flags)
-	err := call()
-	seen := m.fs.own.forget(op, c)
-	switch {
-	case err == nil:
-		return nil
-	case !seen:
-		return direct()
-	case errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED):
-		if err := direct(); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		return nil
-	}
-	return err
 }
 
 // isShown reports whether programs see a name already, as that of a mail that is still to come: for a watcher nothing happens.

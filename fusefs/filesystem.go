@@ -52,6 +52,7 @@ type fileSystem struct {
 	aliasesOf map[inode.ID][]inode.ID // and the other way
 	pastNames *pastNames
 	listings  map[uint64]*listing
+	scratch   *scratch // nil: in use, or there is none yet
 	handles   uint64
 	rewrites  map[inode.ID]*rewrite
 	swept     sync.WaitGroup
@@ -256,7 +257,7 @@ func (f *fileSystem) unload(d *directory) {
 
 // leaveAll is unload for names that are not, or no longer, those of the directory.
 func (f *fileSystem) leaveAll(d *directory, names *inode.Dir) {
-	for _, e := range f.table.After(names, 0, names.Len()) {
+	for _, e := range f.table.AppendAfter(nil, names, 0, names.Len()) {
 		f.table.Leave(names, e.Name)
 		f.enterPlain(d, e.Name, e.ID)
 	}

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"slices"
 	"strconv"
@@ -320,11 +321,13 @@ func (f *fileSystem) listMail(d *directory, fd *descriptor, pos uint32, size int
 	if plus && pos == 0 {
 		d.reads = 0
 	}
-	entries := f.table.After(d.names, pos, room+1)
+	s := f.takeScratch()
+	defer func() { f.scratch = s }()
+	s.entries = f.table.AppendAfter(s.entries[:0], d.names, pos, room+1)
 	if plus {
-		f.fetchAttrs(fd, entries)
+		f.fetchAttrs(fd, s)
 	}
-	for _, e := range entries {
+	for _, e := range s.entries {
 		if d.names == nil {
 			return
 		}
@@ -344,38 +347,57 @@ func (f *fileSystem) listMail(d *directory, fd *descriptor, pos uint32, size int
 	}
 }
 
+// scratch is what an answer to a read of a directory is made with. It is kept for the next one: a large directory is read in
+// thousands of pieces, and what they left behind was more than what stays of it in memory.
+type scratch struct {
+	entries []inode.Entry
+	jobs    []attrJob
+	stat    statBuffer
+}
+
+// attrJob is a stat of an entry.
+type attrJob struct {
+	inode.Entry
+	ino  uint64
+	attr inode.Attr
+	err  error
+}
+
+// takeScratch returns what the last answer was made with, unless another one is being made. The caller holds mu, and puts it back with mu
+// held.
+func (f *fileSystem) takeScratch() *scratch {
+	s := f.scratch
+	f.scratch = nil
+	if s == nil {
+		s = &scratch{}
+	}
+	return s
+}
+
 // fetchAttrs stats those of the entries whose attributes are not in memory, in the order of their inode numbers, which is
 // that of the disk. The caller holds mu, which is let go meanwhile.
-func (f *fileSystem) fetchAttrs(fd *descriptor, entries []inode.Entry) {
-	type job struct {
-		inode.Entry
-		ino uint64
-		st  unix.Stat_t
-		err error
-	}
-	var jobs []job
-	for _, e := range entries {
+func (f *fileSystem) fetchAttrs(fd *descriptor, s *scratch) {
+	jobs := s.jobs[:0]
+	for _, e := range s.entries {
 		if n := f.table.Get(e.ID); !n.Is(inode.HasAttr) {
-			jobs = append(jobs, job{Entry: e, ino: n.Ino})
+			jobs = append(jobs, attrJob{Entry: e, ino: n.Ino})
 		}
 	}
+	s.jobs = jobs
 	if len(jobs) == 0 {
 		return
 	}
 	f.mu.Unlock()
-	slices.SortFunc(jobs, func(a, b job) int {
-		if a.ino < b.ino {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(jobs, func(a, b attrJob) int { return cmp.Compare(a.ino, b.ino) })
 	for i := range jobs {
-		jobs[i].err = unix.Fstatat(fd.fd, jobs[i].Name, &jobs[i].st, statFlags)
+		j := &jobs[i]
+		j.attr, j.err = s.stat.at(fd.fd, j.Name)
 	}
 	f.mu.Lock()
 	for i := range jobs {
-		if n := f.table.Get(jobs[i].ID); jobs[i].err == nil && n != nil && !n.Is(inode.HasAttr) {
-			f.refresh(jobs[i].ID, &jobs[i].st)
+		j := &jobs[i]
+		if n := f.table.Get(j.ID); j.err == nil && n != nil && !n.Is(inode.HasAttr) {
+			f.refreshAttr(j.ID, j.attr)
 		}
 	}
 }

@@ -127,17 +127,19 @@ func (f *fileSystem) enterPlain(d *directory, name string, id inode.ID) {
 }
 
 // refresh remembers the attributes of a node, and keeps nodes of several names findable by number.
-func (f *fileSystem) refresh(id inode.ID, st *unix.Stat_t) {
+func (f *fileSystem) refresh(id inode.ID, st *unix.Stat_t) { f.refreshAttr(id, attrOf(st)) }
+
+func (f *fileSystem) refreshAttr(id inode.ID, a inode.Attr) {
 	n := f.table.Get(id)
-	if n.Ino != st.Ino {
+	if n.Ino != a.Ino {
 		return
 	}
-	n.SetAttr(attrOf(st))
+	n.SetAttr(a)
 	inMail := n.Name != "" && f.dirs[n.Dir] != nil && f.dirs[n.Dir].isMail()
 	switch {
-	case n.Name == "" || st.Nlink == 0:
+	case n.Name == "" || a.Nlink == 0:
 		f.table.Unindex(id)
-	case st.Nlink > 1 || !inMail:
+	case a.Nlink > 1 || !inMail:
 		f.table.Index(id)
 	case !n.Is(inode.Linked):
 		f.table.Unindex(id)

@@ -446,7 +446,7 @@ func (f *fileSystem) eachIntent(do func(p *promises, base string)) {
 
 // dropPromises takes all promised nodes out of a directory. The caller holds mu.
 func (f *fileSystem) dropPromises(d *directory, p *promises) {
-	for _, e := range f.table.After(d.names, 0, d.names.Len()) {
+	for _, e := range f.table.AppendAfter(nil, d.names, 0, d.names.Len()) {
 		if !f.table.Get(e.ID).Is(inode.Promised) {
 			continue
 		}

@@ -208,7 +208,7 @@ func (f *fileSystem) hasPromises(id inode.ID) bool {
 	if d == nil || d.promises == nil || d.names == nil {
 		return false
 	}
-	for _, e := range f.table.After(d.names, 0, d.names.Len()) {
+	for _, e := range f.table.AppendAfter(nil, d.names, 0, d.names.Len()) {
 		if f.table.Get(e.ID).Is(inode.Promised) {
 			return true
 		}

@@ -67,6 +67,9 @@ func (t *Table) Enter(d *Dir, name string, id ID) {
 	t.DropName(id, d.id, name) // known by this name while the directory was not in memory
 	d.last++
 	t.insert(d, Link{d.id, name, d.last}, id)
+	if len(d.order) == cap(d.order) {
+		d.order = slices.Grow(d.order, len(d.order)/2+1) // append would copy a large one every quarter, and leave four times as much behind
+	}
 	d.order = append(d.order, slot{d.last, id})
 }
 
@@ -163,9 +166,9 @@ type Entry struct {
 	Name string
 }
 
-// After returns up to limit entries whose position is greater than pos, in order.
-func (t *Table) After(d *Dir, pos uint32, limit int) []Entry {
-	var out []Entry
+// AppendAfter appends to out up to limit entries whose position is greater than pos, in order.
+func (t *Table) AppendAfter(out []Entry, d *Dir, pos uint32, limit int) []Entry {
+	limit += len(out)
 	for i := d.after(pos); i < len(d.order) && len(out) < limit; i++ {
 		s := d.order[i]
 		if s.id == 0 {
@@ -184,7 +187,7 @@ func (t *Table) Following(d *Dir, id ID, limit int) []Entry {
 	if n == nil || n.Dir != d.id {
 		return nil
 	}
-	return t.After(d, n.pos, limit)
+	return t.AppendAfter(nil, d, n.pos, limit)
 }
 
 // At reports whether the node still stands at that position of d, and its name now.

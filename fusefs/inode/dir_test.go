@@ -118,7 +118,7 @@ func compare(t *rapid.T, table *inode.Table, dir *inode.Dir, model []entry) {
 	var got []entry
 	pos := uint32(0)
 	for {
-		block := table.After(dir, pos, 2)
+		block := table.AppendAfter(nil, dir, pos, 2)
 		if len(block) == 0 {
 			break
 		}
@@ -155,7 +155,7 @@ func TestAReaderBetweenTwoBlocksMissesNothing(t *testing.T) {
 	seen := map[string]int{}
 	pos := uint32(0)
 	for i := 0; ; i++ {
-		block := table.After(dir, pos, 10)
+		block := table.AppendAfter(nil, dir, pos, 10)
 		if len(block) == 0 {
 			break
 		}

@@ -88,7 +88,8 @@ type Table struct {
 	byIno  map[uint64]ID
 }
 
-const chunkSize = 512
+// chunkSize nodes of 88 bytes are eleven pages of the runtime (8 KiB) exactly; with half as many, a twelfth of the memory would be lost.
+const chunkSize = 1024
 
 // NewTable returns a table that holds only the root.
 func NewTable() *Table {

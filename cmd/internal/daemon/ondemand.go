@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -121,29 +122,66 @@ func (m *mounted) eachMailbox(ctx context.Context, do func(store.MailboxRecord))
 	})
 }
 
-// withMail returns the mailboxes of a Maildir in which there is mail, whether or not it is known.
+// withMail returns the mailboxes of a Maildir in which there is mail, whether or not it is known. Of a directory with mail it reads
+// the beginning only.
 func withMail(root *os.File, l maildir.Layout) (names []mail.Name, err error) {
-	err = fs.WalkDir(os.DirFS(fmt.Sprintf("/proc/self/fd/%d", root.Fd())), ".", func(path string, e fs.DirEntry, err error) error {
-		switch sub := filepath.Base(filepath.Dir(path)); {
-		case errors.Is(err, fs.ErrNotExist):
-			return nil // it went away meanwhile
-		case err != nil:
+	tree := os.DirFS(fmt.Sprintf("/proc/self/fd/%d", root.Fd()))
+	var walk func(dir string) error
+	walk = func(dir string) error {
+		subs, some, err := glance(tree, dir)
+		if err != nil {
 			return fmt.Errorf("%s: %w", root.Name(), err)
-		case e.IsDir() && e.Name() == "tmp":
-			return fs.SkipDir
-		case !e.IsDir() && (sub == "cur" || sub == "new"):
-			dir := filepath.Dir(filepath.Dir(path))
-			if dir == "." {
-				dir = ""
+		}
+		if some {
+			box := filepath.Dir(dir)
+			if box == "." {
+				box = ""
 			}
-			if name, ok := l.MailboxOf(dir); ok {
+			if name, ok := l.MailboxOf(box); ok {
 				names = append(names, name)
 			}
-			return fs.SkipDir // one is enough
+		}
+		for _, sub := range subs {
+			if err := walk(filepath.Join(dir, sub)); err != nil {
+				return err
+			}
 		}
 		return nil
-	})
+	}
+	err = walk(".")
 	return names, err
+}
+
+// glance returns the directories in a directory of a Maildir, without tmp. If it is a cur or new with a file, some is true and the
+// directories may not be all. One that went away meanwhile is empty.
+func glance(tree fs.FS, dir string) (subs []string, some bool, err error) {
+	f, err := tree.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	for {
+		entries, err := f.(fs.ReadDirFile).ReadDir(64)
+		for _, e := range entries {
+			switch {
+			case !e.IsDir():
+				if sub := filepath.Base(dir); sub == "cur" || sub == "new" {
+					return subs, true, nil // one is enough
+				}
+			case e.Name() != "tmp":
+				subs = append(subs, e.Name())
+			}
+		}
+		if err == io.EOF {
+			return subs, false, nil
+		}
+		if err != nil {
+			return nil, false, err
+		}
+	}
 }
 
 // run ends when everything is here or ctx ends.

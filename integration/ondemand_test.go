@@ -200,6 +200,54 @@ func TestAFirstMountShowsEverythingAtOnce(t *testing.T) {
 	}
 }
 
+// A mail that is opened does not wait for a large one that another program has opened, nor for one that the first round brings.
+func TestASmallMailDuringTheFirstFill(t *testing.T) {
+	t.Parallel()
+	m := prepareMount(t)
+	m.b.Create(t, "INBOX")
+	for i := range 2 {
+		slowDelivery(t, m.b, fmt.Sprintf("176726160%d.M%d.large", i, i), 8<<20)
+	}
+	small := []string{"1767261603.M3.small", "1767261604.M4.small"}
+	for _, name := range small {
+		m.b.Deliver(t, "INBOX", name, "", harness.Note(name))
+	}
+	f := &filling{mounted: m, there: m.b.Read(t)}
+	f.want = f.there.Copies()
+	f.link.Narrow(300_000)
+	f.start()
+	f.shown()
+	large := make(chan error, 1)
+	go func() {
+		_, err := os.ReadFile(filepath.Join(f.mount.Path, "new", "1767261601.M1.large"))
+		large <- err
+	}()
+	carried := f.link.Carried()
+	f.Eventually("both large mails are on their way", time.Minute, func() error {
+		if n := f.link.Carried() - carried; n < 600_000 {
+			return fmt.Errorf("%d bytes", n)
+		}
+		return nil
+	})
+	for _, name := range small {
+		text, err := os.ReadFile(filepath.Join(f.mount.Path, "new", name))
+		must(t, err)
+		if string(text) != string(harness.Note(name).Text) {
+			t.Errorf("%s: %d bytes that are not its own", name, len(text))
+		}
+	}
+	select {
+	case err := <-large:
+		t.Errorf("the large mail was not on its way any more: %v", err)
+	default:
+	}
+	if n := f.toCome(); n < 2 {
+		t.Errorf("%d mails are still to come; the link is too fast for this test", n)
+	}
+	f.filled()
+	<-large // it was cut, or has come
+}
+
 func TestSearchDuringTheFirstFill(t *testing.T) {
 	t.Parallel()
 	f := newFilling(t, fillMails/4, 2*fillRate)

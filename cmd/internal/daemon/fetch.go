@@ -41,7 +41,7 @@ const (
 	aheadBytes = 256 << 10
 )
 
-// fetcher brings single mails over a connection of its own. While a program has one mail, those that follow it in the listing
+// fetcher brings single mails over connections of their own. While a program has one mail, those that follow it in the listing
 // are on their way: readAhead asks for them and keeps them.
 type fetcher struct {
 	dial    func(context.Context) (*brain.Viewer, error)
@@ -54,6 +54,13 @@ type fetcher struct {
 	hints   chan hint     // for readAhead
 	ended   chan struct{} // closed when that has ended
 
+	small, large *lane
+}
+
+// lane is a connection with what is asked for over it. What is larger than is ever fetched ahead has one of its own, which is made when
+// it is needed, so that nobody who wants a small mail waits for a large one.
+type lane struct {
+	*fetcher
 	turn   chan struct{} // guards what follows
 	viewer *brain.Viewer // nil: not connected
 	asked  []wanted      // of it, and not taken
@@ -78,17 +85,25 @@ type hint struct {
 func newFetcher(o Options, dir string, offline func() bool) *fetcher {
 	f := &fetcher{
 		dial: o.View, dir: dir, offline: offline, log: o.Logger, kept: newKeptMails(dir),
-		hints: make(chan hint, 1), ended: make(chan struct{}), turn: make(chan struct{}, 1),
+		hints: make(chan hint, 1), ended: make(chan struct{}),
 	}
+	f.small, f.large = &lane{fetcher: f, turn: make(chan struct{}, 1)}, &lane{fetcher: f, turn: make(chan struct{}, 1)}
 	f.life, f.end = context.WithCancel(context.Background())
 	go f.readAhead()
 	return f
 }
 
+func (f *fetcher) laneOf(w wanted) *lane {
+	if w.size > aheadBytes {
+		return f.large
+	}
+	return f.small
+}
+
 // take waits for the turn.
-func (f *fetcher) take(ctx context.Context) error {
+func (l *lane) take(ctx context.Context) error {
 	select {
-	case f.turn <- struct{}{}:
+	case l.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -98,10 +113,10 @@ func (f *fetcher) take(ctx context.Context) error {
 // look connects and hands out what the remote has; see brain.Viewer.Look. A Dovecot, which does not tell that, is left to stock.
 // The error is errNoPreview if nothing is to be had, errAway if there is no connection.
 func (f *fetcher) look(ctx context.Context, tree func(peer string, nodes []*item.Node) error, mails func(mail.Status, []mail.Message) error, stock func(*brain.Viewer) error) error {
-	if err := f.take(ctx); err != nil {
+	if err := f.small.take(ctx); err != nil {
 		return err
 	}
-	defer func() { <-f.turn }()
+	defer func() { <-f.small.turn }()
 	v, err := f.dial(ctx)
 	if errors.Is(err, remote.ErrNotFound) {
 		return fmt.Errorf("%w: %w", errNoPreview, err)
@@ -118,7 +133,7 @@ func (f *fetcher) look(ctx context.Context, tree func(peer string, nodes []*item
 	if err != nil {
 		return errors.Join(err, v.Close())
 	}
-	f.viewer = v
+	f.small.viewer = v
 	return nil
 }
 
@@ -127,13 +142,14 @@ func (f *fetcher) fetch(ctx context.Context, w wanted, next func(int) []fusefs.F
 	file, err := f.kept.open(w.box, w.guid, w.size)
 	hit := file != nil
 	if !hit && err == nil {
-		if err := f.take(ctx); err != nil {
+		l := f.laneOf(w)
+		if err := l.take(ctx); err != nil {
 			return nil, err
 		}
-		if err = f.bring(ctx, w); err != nil {
-			f.complain(w, err)
+		if err = l.bring(ctx, w); err != nil {
+			l.complain(w, err)
 		}
-		<-f.turn
+		<-l.turn
 		if err == nil {
 			file, err = f.kept.open(w.box, w.guid, w.size)
 		}
@@ -152,31 +168,31 @@ func (f *fetcher) fetch(ctx context.Context, w wanted, next func(int) []fusefs.F
 }
 
 // complain logs why a mail cannot be had, once for all that cannot be had for the same reason.
-func (f *fetcher) complain(w wanted, err error) {
+func (l *lane) complain(w wanted, err error) {
 	level := slog.LevelDebug
-	if f.cause == nil || err.Error() != f.cause.Error() {
+	if l.cause == nil || err.Error() != l.cause.Error() {
 		level = slog.LevelWarn
 	}
-	f.cause = err
-	f.log.Log(context.Background(), level, "a mail that is not here yet cannot be read", "mailbox", w.box, "mail", w.guid, "err", err)
+	l.cause = err
+	l.log.Log(context.Background(), level, "a mail that is not here yet cannot be read", "mailbox", w.box, "mail", w.guid, "err", err)
 }
 
 // bring sees to it that a mail is kept. The caller has the turn.
-func (f *fetcher) bring(ctx context.Context, w wanted) error {
-	if f.has(w) {
+func (l *lane) bring(ctx context.Context, w wanted) error {
+	if l.has(w) {
 		return nil // it was fetched ahead meanwhile
 	}
-	if err := f.connect(); err != nil {
+	if err := l.connect(); err != nil {
 		return err
 	}
-	if !slices.Contains(f.asked, w) {
-		if err := f.ask(w); err != nil {
+	if !slices.Contains(l.asked, w) {
+		if err := l.ask(w); err != nil {
 			return err
 		}
 	}
 	for {
-		got, err := f.takeNext(ctx)
-		if got == w || f.viewer == nil {
+		got, err := l.takeNext(ctx)
+		if got == w || l.viewer == nil {
 			return err
 		}
 	}
@@ -188,29 +204,29 @@ func (f *fetcher) has(w wanted) bool {
 }
 
 // ask asks for a mail. The caller has the turn, and there is a connection.
-func (f *fetcher) ask(w wanted) error {
-	if err := f.viewer.Ask(w.box, w.guid); err != nil {
-		f.lose(err)
+func (l *lane) ask(w wanted) error {
+	if err := l.viewer.Ask(w.box, w.guid); err != nil {
+		l.lose(err)
 		return err
 	}
-	f.asked = append(f.asked, w)
+	l.asked = append(l.asked, w)
 	return nil
 }
 
 // takeNext keeps the next mail that was asked for. The connection is lost with an error that is about more than that mail. The
 // caller has the turn.
-func (f *fetcher) takeNext(ctx context.Context) (w wanted, err error) {
-	w, f.asked = f.asked[0], f.asked[1:]
-	v := f.viewer
+func (l *lane) takeNext(ctx context.Context) (w wanted, err error) {
+	w, l.asked = l.asked[0], l.asked[1:]
+	v := l.viewer
 	stalled := make(chan struct{})
 	timer := time.AfterFunc(stallTime, func() { close(stalled); v.Abort() })
 	defer timer.Stop()
-	stop := context.AfterFunc(f.life, v.Abort)
+	stop := context.AfterFunc(l.life, v.Abort)
 	defer stop()
 	there := false
 	err = v.Take(ctx, w.guid, func(r io.Reader) error {
 		there = true
-		return f.kept.add(w.box, w.guid, w.size, &progressReader{r, timer})
+		return l.keep(w, &progressReader{r, timer})
 	})
 	switch {
 	case err != nil:
@@ -219,13 +235,30 @@ func (f *fetcher) takeNext(ctx context.Context) (w wanted, err error) {
 			err = fmt.Errorf("the remote says nothing for %s: %w", stallTime, errAway)
 		default:
 		}
-		f.lose(err)
+		l.lose(err)
 		return w, err
 	case !there:
 		return w, errGone
 	}
-	f.cause = nil
+	l.cause = nil
 	return w, nil
+}
+
+// keep keeps a mail that comes. A large one is received first: mails are kept one after the other.
+func (l *lane) keep(w wanted, r io.Reader) error {
+	if l == l.large {
+		file, err := nameless(l.dir)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		n, err := io.Copy(file, io.LimitReader(r, w.size+1))
+		if err != nil {
+			return err
+		}
+		r = io.NewSectionReader(file, 0, n)
+	}
+	return l.kept.add(w.box, w.guid, w.size, r)
 }
 
 // readAhead fetches what follows the mails that programs read, until the end of f.
@@ -240,20 +273,20 @@ func (f *fetcher) readAhead() {
 			if mails = min(2*mails, aheadMails); !h.hit {
 				mails = aheadLeast
 			}
-			if err := f.take(f.life); err != nil {
+			if err := f.small.take(f.life); err != nil {
 				return
 			}
-			if err := f.follow(h, mails); err != nil {
+			if err := f.small.follow(h, mails); err != nil {
 				f.log.Debug("reading ahead", "mailbox", h.box, "err", err)
 			}
-			<-f.turn
+			<-f.small.turn
 		}
 	}
 }
 
 // follow asks for so many mails after a place in a listing and keeps them. The caller has the turn.
-func (f *fetcher) follow(h hint, mails int) error {
-	if f.viewer == nil {
+func (l *lane) follow(h hint, mails int) error {
+	if l.viewer == nil {
 		return nil // a program that wants something finds out why
 	}
 	bytes := int64(0)
@@ -262,15 +295,15 @@ func (f *fetcher) follow(h hint, mails int) error {
 		if bytes += w.size; bytes > aheadBytes {
 			break
 		}
-		if f.has(w) || slices.Contains(f.asked, w) {
+		if l.has(w) || slices.Contains(l.asked, w) {
 			continue
 		}
-		if err := f.ask(w); err != nil {
+		if err := l.ask(w); err != nil {
 			return err
 		}
 	}
-	for len(f.asked) > 0 {
-		if _, err := f.takeNext(f.life); err != nil && f.viewer == nil {
+	for len(l.asked) > 0 {
+		if _, err := l.takeNext(l.life); err != nil && l.viewer == nil {
 			return err
 		}
 	}
@@ -292,20 +325,20 @@ func (p *progressReader) Read(b []byte) (int, error) {
 }
 
 // connect makes a connection unless there is one. A remote that was just found to be away is not asked again.
-func (f *fetcher) connect() error {
+func (l *lane) connect() error {
 	switch {
-	case f.viewer != nil:
+	case l.viewer != nil:
 		return nil
-	case f.life.Err() != nil:
+	case l.life.Err() != nil:
 		return errEnding
-	case f.offline():
+	case l.offline():
 		return errAway
-	case time.Since(f.down) < downTime:
-		return fmt.Errorf("%w: %w", errAway, f.cause)
+	case time.Since(l.down) < downTime:
+		return fmt.Errorf("%w: %w", errAway, l.cause)
 	}
-	ctx, cancel := context.WithTimeout(f.life, redialTime)
+	ctx, cancel := context.WithTimeout(l.life, redialTime)
 	defer cancel()
-	v, err := f.dial(ctx)
+	v, err := l.dial(ctx)
 	if err == nil && v.Stock() {
 		err = errors.Join(errNoPreview, v.Close())
 	}
@@ -317,31 +350,33 @@ func (f *fetcher) connect() error {
 		stop()
 	}
 	if err != nil {
-		f.down = time.Now()
+		l.down = time.Now()
 		return err
 	}
-	f.viewer = v
+	l.viewer = v
 	return nil
 }
 
 // lose gives up the connection.
-func (f *fetcher) lose(err error) {
-	f.down = time.Now()
-	if cerr := f.viewer.Close(); cerr != nil {
-		f.log.Debug("closing the connection for single mails", "err", cerr)
+func (l *lane) lose(err error) {
+	l.down = time.Now()
+	if cerr := l.viewer.Close(); cerr != nil {
+		l.log.Debug("closing the connection for single mails", "err", cerr)
 	}
-	f.viewer, f.asked = nil, nil
-	f.log.Debug("the connection for single mails is lost", "err", err)
+	l.viewer, l.asked = nil, nil
+	l.log.Debug("the connection for single mails is lost", "err", err)
 }
 
-// close ends the connection. Who waits for a mail gets an error.
+// close ends the connections. Who waits for a mail gets an error.
 func (f *fetcher) close() {
 	f.end()
 	<-f.ended
-	f.turn <- struct{}{}
-	defer func() { <-f.turn }()
-	if f.viewer != nil {
-		f.lose(errors.New("not needed any more"))
+	for _, l := range []*lane{f.small, f.large} {
+		l.turn <- struct{}{}
+		if l.viewer != nil {
+			l.lose(errors.New("not needed any more"))
+		}
+		<-l.turn
 	}
 	f.kept.clear()
 }

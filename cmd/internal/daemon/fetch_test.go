@@ -20,7 +20,9 @@ import (
 
 // onShelf is a remote that holds a mail for each letter and may be away.
 type onShelf struct {
-	away bool
+	away    bool
+	began   chan struct{} // closed when the body of "endless" is asked for
+	release chan struct{} // has it end
 
 	mu    sync.Mutex
 	asked []mail.GUID
@@ -37,6 +39,9 @@ func (s *onShelf) Body(_ context.Context, _ mail.Name, guid mail.GUID) (store.Bo
 	defer s.mu.Unlock()
 	s.asked = append(s.asked, guid)
 	switch {
+	case guid == "endless":
+		close(s.began)
+		return endless{s.release}, nil
 	case len(guid) == 1:
 		return text{strings.NewReader(string(guid) + " mail")}, nil
 	case guid == "broken":
@@ -44,6 +49,17 @@ func (s *onShelf) Body(_ context.Context, _ mail.Name, guid mail.GUID) (store.Bo
 	}
 	return nil, store.ErrNotFound
 }
+
+// endless is a large body that does not come before it is released.
+type endless struct{ release chan struct{} }
+
+func (e endless) Read([]byte) (int, error) {
+	<-e.release
+	return 0, io.EOF
+}
+
+func (endless) Size() int64  { return 1 << 20 }
+func (endless) Close() error { return nil }
 
 type text struct{ *strings.Reader }
 
@@ -62,6 +78,39 @@ func (s *onShelf) view(context.Context) (*brain.Viewer, error) {
 }
 
 func nothing(int) []fusefs.Following { return nil }
+
+// forgetDown has the remote asked again at once.
+func (f *fetcher) forgetDown() {
+	f.small.down, f.large.down = time.Time{}, time.Time{}
+}
+
+func TestASmallMailDoesNotWaitForALargeOne(t *testing.T) {
+	far := &onShelf{began: make(chan struct{}), release: make(chan struct{})}
+	f := newFetcher(Options{View: far.view, Logger: discard()}, t.TempDir(), func() bool { return false })
+	defer f.close()
+	large := make(chan error, 1)
+	go func() {
+		_, err := f.fetch(t.Context(), wanted{"INBOX", "endless", 1 << 20}, nothing)
+		large <- err
+	}()
+	<-far.began
+	for range 2 {
+		file, err := f.fetch(t.Context(), wanted{"INBOX", "a", 6}, nothing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file.Close()
+	}
+	select {
+	case err := <-large:
+		t.Errorf("the large mail was not on its way: %v", err)
+	default:
+	}
+	close(far.release)
+	if err := <-large; err == nil { // of another size than was said
+		t.Error("half a mail")
+	}
+}
 
 func TestSingleMailsAreFetchedWhole(t *testing.T) {
 	far := &onShelf{}
@@ -88,7 +137,7 @@ func TestSingleMailsAreFetchedWhole(t *testing.T) {
 		if got, err := fetch("a", size); err == nil || !strings.Contains(err.Error(), "bytes") {
 			t.Errorf("a mail of another size than %d: %q, %v", size, got, err)
 		}
-		f.down = f.down.Add(-downTime)
+		f.forgetDown()
 	}
 	if _, err := fetch("gone", 6); err == nil || !strings.Contains(err.Error(), "does not have it any more") {
 		t.Error(err)
@@ -100,12 +149,12 @@ func TestSingleMailsAreFetchedWhole(t *testing.T) {
 	if _, err := fetch("b", 6); !errors.Is(err, errAway) { // it was lost just now
 		t.Error(err)
 	}
-	f.down = f.down.Add(-downTime)
+	f.forgetDown()
 	if _, err := fetch("c", 6); err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Error(err)
 	}
 	far.away, offline = false, true
-	f.down = f.down.Add(-downTime)
+	f.forgetDown()
 	if _, err := fetch("d", 6); !errors.Is(err, errAway) {
 		t.Error(err)
 	}

@@ -23,6 +23,8 @@ type keptMails struct {
 	dir   string
 	limit int64 // bytes of a file
 
+	adding sync.Mutex // held while a mail is added; taken before mu
+
 	mu       sync.Mutex
 	now, was *keptFile
 	boxes    map[mail.Name]*keptBox
@@ -58,8 +60,10 @@ func newKeptMails(dir string) *keptMails {
 	return &keptMails{dir: dir, limit: keptBytes, boxes: make(map[mail.Name]*keptBox), more: make(chan struct{})}
 }
 
-// add keeps a mail of that size. A body of another size is an error, and is not kept. It is called by one goroutine at a time.
+// add keeps a mail of that size. A body of another size is an error, and is not kept. Who adds another one waits until body ends.
 func (k *keptMails) add(box mail.Name, guid mail.GUID, size int64, body io.Reader) error {
+	k.adding.Lock()
+	defer k.adding.Unlock()
 	f, err := k.room(size)
 	if err != nil {
 		return err
@@ -80,6 +84,8 @@ var errFull = errors.New("enough was read ahead")
 
 // addWhole keeps a mail of which nobody said the size, and everything else that is to be said of it, for as long as k is in use.
 func (k *keptMails) addWhole(box mail.Name, details *item.Mail, body io.Reader) (size int64, err error) {
+	k.adding.Lock()
+	defer k.adding.Unlock()
 	f, err := k.room(0)
 	if err != nil {
 		return 0, err

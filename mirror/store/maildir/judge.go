@@ -3,6 +3,7 @@ package maildir
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -275,6 +276,11 @@ func (r *refresh) record(m *missingBox) error {
 	case m.late != nil:
 		return nil // the scan drops them all
 	}
+	if m.restore {
+		if err := r.forgetExpunges(m); err != nil {
+			return err
+		}
+	}
 	box, st, now := m.rec.Status.GUID, &m.rec.Status, r.s.now()
 	for _, mm := range m.mails {
 		st.Messages--
@@ -299,6 +305,48 @@ func (r *refresh) record(m *missingBox) error {
 	m.sig.dirty = m.hurry || m.waits
 	m.rec.Signature = m.sig.encode()
 	return r.w.putMailbox(m.rec)
+}
+
+// forgetExpunges drops from the log the expunges of mails that are to be restored: of one that had got a new UID it has the end of
+// the old one. They would go at a peer that has yet to hear of it. A crash in between brings back what else was expunged.
+func (r *refresh) forgetExpunges(m *missingBox) error {
+	wanted := make(map[mail.GUID128]struct{}, len(m.mails))
+	for _, mm := range m.mails {
+		wanted[mm.guid] = struct{}{}
+	}
+	if err := r.w.flush(); err != nil {
+		return err
+	}
+	box, dropped := m.rec.Status.GUID, false
+	var kept []store.LogEntry
+	err := r.s.cat.Update(func(tx store.CatalogTx) error {
+		for e, err := range tx.Log(box, 0) {
+			if err != nil {
+				return err
+			}
+			if _, back := wanted[e.GUID128]; back && e.Kind == store.LogExpunge {
+				dropped = true
+				continue
+			}
+			kept = append(kept, e)
+		}
+		if !dropped {
+			return nil
+		}
+		m.rec.LogStart = m.rec.Status.HighestModSeq
+		return errors.Join(tx.TrimLog(box, m.rec.LogStart), tx.PutMailbox(m.rec))
+	})
+	if err != nil || !dropped {
+		return err
+	}
+	return r.s.cat.Update(func(tx store.CatalogTx) error {
+		for _, e := range kept {
+			if err := tx.AppendLog(box, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 func (r *refresh) recordDeletion(m *missingBox) error {

@@ -275,15 +275,15 @@ func join(dir, name string) string {
 
 // baseOf is the part of a file name that identifies the mail; the whole name for what is no mail.
 func baseOf(name string) string {
-	if fn, ok := mail.ParseFileName(name); ok {
-		return name[:len(fn.Base)]
+	if base, ok := mail.BaseName(name); ok {
+		return base
 	}
 	return name
 }
 
 // isMailName reports whether a name in new or cur is that of a mail.
 func isMailName(name string) bool {
-	_, ok := mail.ParseFileName(name)
+	_, ok := mail.BaseName(name)
 	return ok
 }
 

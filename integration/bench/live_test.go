@@ -174,15 +174,18 @@ func (l *live) underLoad(b *testing.B, f func()) {
 	}
 }
 
-// pour delivers so many mails per second until it is stopped.
+// pour delivers so many mails per second until it is stopped. Each has its time: a delivery that was late is no reason to come later
+// with those that follow, which a ticker, that drops what nobody waits for, would make of it.
 func pour(m harness.Maildir, rate int, stop <-chan struct{}) error {
-	tick := time.NewTicker(time.Second / time.Duration(rate))
-	defer tick.Stop()
+	start := time.Now()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for i := 0; ; i++ {
+		timer.Reset(time.Until(start.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 		select {
 		case <-stop:
 			return nil
-		case <-tick.C:
+		case <-timer.C:
 			if err := deliver(m, fmt.Sprintf("%d.M%dP2.load", 1_900_000_000+i, i), false); err != nil {
 				return err
 			}

@@ -25,16 +25,29 @@ var flagLetters = [...]struct {
 	flag   Flags
 }{{'D', FlagDraft}, {'F', FlagFlagged}, {'R', FlagAnswered}, {'S', FlagSeen}, {'T', FlagDeleted}}
 
-// ParseFileName takes name apart. ok is false for what is not a mail: an empty name, one that starts with a dot or a colon,
-// or one with a slash, CR, LF or NUL.
-func ParseFileName(name string) (f FileName, ok bool) {
-	if name == "" || name[0] == '.' || name[0] == ':' || strings.ContainsAny(name, "/\r\n\x00") {
-		return FileName{}, false
+// BaseName returns the part of name before the info. ok is false for what is not a mail: an empty name, one that starts with a dot or
+// a colon, or one with a slash, CR, LF or NUL. A mount asks for it several times for each name that it is asked about.
+func BaseName(name string) (base string, ok bool) {
+	if name == "" || name[0] == '.' || name[0] == ':' {
+		return "", false
 	}
-	base, _, found := strings.Cut(name, ":")
-	f.Base = base
-	if !found {
-		return f, true
+	end := len(name)
+	for i := 0; i < len(name); i++ {
+		switch c := name[i]; {
+		case c > ':':
+		case c == ':' && i < end:
+			end = i
+		case c == '/', c == '\n', c == '\r', c == 0:
+			return "", false
+		}
+	}
+	return name[:end], true
+}
+
+// ParseFileName takes name apart. ok is false for what is not a mail; see BaseName.
+func ParseFileName(name string) (f FileName, ok bool) {
+	if f.Base, ok = BaseName(name); !ok || len(f.Base) == len(name) {
+		return f, ok
 	}
 	info := name[strings.LastIndexByte(name, ':')+1:]
 	flags, isFlags := strings.CutPrefix(info, "2,")

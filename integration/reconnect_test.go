@@ -102,7 +102,7 @@ func TestTheMachineWakesUp(t *testing.T) {
 	a.link.Cut()
 	mail := a.waits()
 	a.Eventually("a long pause", time.Minute, func() error {
-		if now := a.live(); now.State != "offline" || time.Until(now.NextTry) < 3*time.Second {
+		if now := a.live(); now.State != "offline" || time.Until(now.NextTry) < 6*time.Second {
 			return fmt.Errorf("%+v", now)
 		}
 		return nil

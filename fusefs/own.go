@@ -114,6 +114,7 @@ func (m *Mount) own(op ownOp, flags uint, direct, call func() error) error {
 		done := m.fs.own.forget(op, c)
 		switch {
 		case err == nil:
+			m.fs.notices.flush() // of what else it changed: a promise of the mail in another directory
 			return nil
 		case !done:
 			return direct()

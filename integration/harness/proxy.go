@@ -2,12 +2,15 @@ package harness
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -37,8 +40,8 @@ type Link struct {
 func (r *Remote) NewLink() *Link {
 	tb := r.env.TB
 	tb.Helper()
-	l := &Link{tb: tb, within: r.env.within, target: r.Addr, addr: "127.0.0.1:0", conns: map[net.Conn]bool{}, KnownHosts: r.env.Path("link_known_hosts")}
-	l.Join()
+	l := &Link{tb: tb, within: r.env.within, target: r.Addr, conns: map[net.Conn]bool{}, KnownHosts: r.env.Path("link_known_hosts")}
+	l.choose()
 	_, port, _ := strings.Cut(l.addr, ":")
 	l.URL = fmt.Sprintf("ssh://%s@%s", r.User, l.addr)
 	line := strings.Replace(r.HostKeyLine, fmt.Sprintf(":%d ", r.Port), ":"+port+" ", 1)
@@ -75,16 +78,35 @@ func (l *Link) Options(r *Remote) []string {
 	return []string{"-o", "identity=" + r.ClientKeyFile, "-o", "known_hosts=" + filepath.Clean(l.KnownHosts)}
 }
 
+// choose opens a port that is free, below those that Linux gives to who connects (ip_local_port_range): one of these could be taken
+// while the link is cut, even by who tries to reach it, as a connection with itself.
+func (l *Link) choose() {
+	l.tb.Helper()
+	for {
+		l.addr = fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(12_000))
+		listener, err := l.within.listen(l.addr)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
+		l.join(listener, err)
+		return
+	}
+}
+
 // Join opens the port, the same one each time.
 func (l *Link) Join() {
 	l.tb.Helper()
-	listener, err := l.within.listen(l.addr)
+	l.join(l.within.listen(l.addr))
+}
+
+func (l *Link) join(listener net.Listener, err error) {
+	l.tb.Helper()
 	if err != nil {
 		l.tb.Fatal(err)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.listener, l.addr = listener, listener.Addr().String()
+	l.listener = listener
 	l.wg.Go(func() { l.accept(listener) })
 }
 

@@ -388,8 +388,11 @@ func (r *round) changeOne(ctx context.Context, c tree.Change) (changed bool, err
 func (r *round) create(ctx context.Context, c tree.Change) (changed bool, err error) {
 	err = r.store.Create(ctx, c.Name, c.GUID, c.UIDValidity)
 	delete(r.bases, c.GUID) // that of one that had the GUID before; the store has forgotten it
-	if !errors.Is(err, store.ErrExists) {
-		return err == nil, err
+	switch {
+	case err == nil:
+		return true, r.reserve(ctx, c)
+	case !errors.Is(err, store.ErrExists):
+		return false, err
 	}
 	boxes, _, terr := r.store.Tree(ctx)
 	if terr != nil {
@@ -407,9 +410,18 @@ func (r *round) create(ctx context.Context, c tree.Change) (changed bool, err er
 				return false, err
 			}
 		}
-		return true, r.setUIDValidity(ctx, c.GUID, c.UIDValidity)
+		return true, errors.Join(r.setUIDValidity(ctx, c.GUID, c.UIDValidity), r.reserve(ctx, c))
 	}
 	return false, err
+}
+
+// reserve keeps the UIDs that the other side gave in a mailbox from those that turn up here before its mails come. Should this round
+// break off, a mail that a user moved would else have the UID under which the other side's log has its end.
+func (r *round) reserve(ctx context.Context, c tree.Change) error {
+	if c.UIDNext <= 1 || c.UIDNext > mail.MaxUID {
+		return nil
+	}
+	return r.store.Reserve(ctx, c.GUID, c.UIDNext)
 }
 
 func (r *round) setUIDValidity(ctx context.Context, guid mail.MailboxGUID, v mail.UIDValidity) error {

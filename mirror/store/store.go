@@ -41,6 +41,9 @@ type Store interface {
 	Subscribe(ctx context.Context, name mail.Name, subscribed bool) error
 	// SetGUID gives the mailbox another GUID; its messages and UIDs stay.
 	SetGUID(ctx context.Context, from, to mail.MailboxGUID) error
+	// Reserve keeps the UIDs below next for the mails that the other side gave them to: a mail that turns up here by itself gets
+	// none of them. UIDNEXT stays, so that those mails can get theirs. A mailbox that is not there is ErrNotFound.
+	Reserve(ctx context.Context, guid mail.MailboxGUID, next mail.UID) error
 
 	// Open returns the mailbox of that GUID, ErrNotFound if there is none.
 	Open(ctx context.Context, guid mail.MailboxGUID) (Mailbox, error)

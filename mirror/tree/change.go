@@ -49,6 +49,7 @@ type Change struct {
 	GUID        mail.MailboxGUID // Create, Delete, SetGUID; Rename, if Name is a mailbox
 	Was         mail.MailboxGUID // SetGUID: the GUID until then
 	UIDValidity mail.UIDValidity // Create
+	UIDNext     mail.UID         // Create: of the other side's mailbox; 0 or 1: no UID of it was given yet
 
 	// Witnessed is set with Delete if a deletion record of the other side names the mailbox. If not, it merely is absent
 	// there, or Replaced.

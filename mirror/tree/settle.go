@@ -159,7 +159,7 @@ func (s *syncer) createMailbox(t *Tree, n, from *node) {
 		s.setGUID(t, holder, derivedGUID(from.guid())) // an INBOX that the source does not have
 	}
 	status := mail.Status{GUID: from.guid(), UIDValidity: from.box.Status.UIDValidity}
-	s.emit(t, Change{Op: Create, Name: n.name(), GUID: status.GUID, UIDValidity: status.UIDValidity})
+	s.emit(t, Change{Op: Create, Name: n.name(), GUID: status.GUID, UIDValidity: status.UIDValidity, UIDNext: from.box.Status.UIDNext})
 	t.setMailbox(n, status)
 }
 

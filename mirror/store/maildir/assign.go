@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
@@ -27,6 +28,9 @@ func (b *boxScan) assign(ctx context.Context) error {
 	}
 	if len(fresh)+len(b.kept) == 0 && !b.rewrite {
 		return b.noteRenumbered()
+	}
+	if err := b.skipReserved(len(fresh)); err != nil {
+		return err
 	}
 	if uint64(b.next)+uint64(len(fresh)) > uint64(mail.MaxUID) {
 		return fmt.Errorf("%s: no UIDs left", describe(b.l.name))
@@ -60,6 +64,24 @@ func (b *boxScan) assign(ctx context.Context) error {
 		return err
 	}
 	return b.noteRenumbered()
+}
+
+// skipReserved leaves out the UIDs that are reserved, if any are to be given.
+func (b *boxScan) skipReserved(fresh int) error {
+	if fresh == 0 {
+		return nil
+	}
+	key := b.rec.Status.GUID.String()
+	var value []byte
+	err := b.s.cat.View(func(tx store.CatalogTx) (err error) {
+		value, err = tx.Value(bucketReserved, key)
+		return err
+	})
+	if err != nil || len(value) != 4 {
+		return err
+	}
+	b.next = max(b.next, mail.UID(binary.BigEndian.Uint32(value)))
+	return b.r.w.add(func(tx store.CatalogTx) error { return tx.SetValue(bucketReserved, key, nil) }) // UIDNEXT is above them now
 }
 
 // unlisted returns the entries without a UID whose files are really there.

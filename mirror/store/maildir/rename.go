@@ -3,6 +3,7 @@ package maildir
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -162,6 +163,16 @@ func (s *Store) clearTarget(dir string) error {
 		return ignoreGone(err)
 	}
 	return nil
+}
+
+// Reserve implements [store.Store].
+func (s *Store) Reserve(_ context.Context, guid mail.MailboxGUID, next mail.UID) error {
+	if _, err := s.record(guid); err != nil {
+		return fmt.Errorf("reserve UIDs: %w", err)
+	}
+	return s.cat.Update(func(tx store.CatalogTx) error {
+		return tx.SetValue(bucketReserved, guid.String(), binary.BigEndian.AppendUint32(nil, uint32(next)))
+	})
 }
 
 // SetGUID implements [store.Store].

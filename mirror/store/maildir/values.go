@@ -22,6 +22,7 @@ const (
 	bucketAttributes    = "attributes/"   // + mailbox GUID: 's' or 'p' + key -> Attribute, JSON
 	bucketUndecided     = "undecided"     // mailbox GUID -> how many mails are missing, and since when, JSON
 	bucketLost          = "lost/"         // + mailbox GUID: lostKey -> Lost, JSON
+	bucketReserved      = "reserved"      // mailbox GUID -> UID from which on UIDs may be given here, 4 bytes; see Reserve
 	bucketPending       = "pending"       // mailbox GUID + "/" + base name -> identity, JSON; see Apply
 
 	keyValidity      = "validity"      // highest UIDVALIDITY ever seen, 4 bytes

@@ -28,6 +28,7 @@ type box struct {
 	logStart mail.ModSeq // the log holds every change above it
 	attrs    map[attrKey]store.Attribute
 	lost     store.Lost // without a witness, and accepted
+	reserved mail.UID   // UIDs below are not for mails that turn up here; see Reserve
 }
 
 // message is replaced and never changed in place, so that the slices of pointers that mailboxes hold are snapshots.

@@ -198,7 +198,7 @@ func (v *survey) recordBox(f finding, now int64, r *store.Report) (changed bool)
 		changed = true
 	}
 	for _, base := range f.added {
-		m := messageOf(base, f.disk.files[base], b.status.UIDNext)
+		m := messageOf(base, f.disk.files[base], max(b.status.UIDNext, b.reserved))
 		m.ModSeq = b.record(store.LogEntry{Kind: store.LogAppend, UID: m.UID, Time: now}, 0)
 		b.put(m)
 	}

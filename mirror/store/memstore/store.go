@@ -256,6 +256,18 @@ func (s *Store) SetGUID(ctx context.Context, from, to mail.MailboxGUID) error {
 	})
 }
 
+// Reserve implements [store.Store].
+func (s *Store) Reserve(ctx context.Context, guid mail.MailboxGUID, next mail.UID) error {
+	return s.update(ctx, func(a *Account) error {
+		b := a.memory.boxes[guid]
+		if b == nil {
+			return fmt.Errorf("reserve UIDs of mailbox %v: %w", guid, store.ErrNotFound)
+		}
+		b.reserved = next
+		return nil
+	})
+}
+
 // Find implements [store.Store].
 func (s *Store) Find(ctx context.Context, want map[mail.GUID]struct{}, fits func(store.Location) bool) (map[mail.GUID]store.Location, error) {
 	found := map[mail.GUID]store.Location{}

@@ -103,6 +103,26 @@ var applyCases = map[string]func(*testing.T, *suite){
 			t.Errorf("messages %+v", all)
 		}
 	},
+	"Reserve/UIDs are for the other side's mails": func(t *testing.T, s *suite) {
+		s.create(t, work, guidA)
+		if err := s.store.Reserve(t.Context(), guidA, 5); err != nil {
+			t.Fatal(err)
+		}
+		s.reopen(t)
+		s.save(t, work, "peer", sample(3))
+		if m := s.message(t, work, 3); m.GUID != sample(3).GUID {
+			t.Errorf("the other side's: %+v", m)
+		}
+		for uid := mail.UID(5); uid < 7; uid++ {
+			body := bodyOf(fmt.Sprint("own ", uid))
+			s.Outside.Deliver(t, work, body, base)
+			s.refresh(t)
+			if got := s.content(t, work, uid); got != body {
+				t.Errorf("UID %d: %q", uid, got)
+			}
+		}
+		wantErr(t, "reserve in none", s.store.Reserve(t.Context(), guidB, 5), store.ErrNotFound)
+	},
 	"Add/two mails of one GUID in one mailbox both stay": func(t *testing.T, s *suite) {
 		s.create(t, work, guidA)
 		twin := sample(2)

@@ -81,6 +81,18 @@ func (b *boxScan) add(i int32, uid mail.UID, id identity, virtual int64) error {
 	return b.r.w.putMessage(b.rec.Status.GUID, r)
 }
 
+// syncList makes the uidlist as it was found durable, and that it has the name if it took another one's place: who put it there may
+// not have got that far.
+func (b *boxScan) syncList() error {
+	if b.list == nil || b.r.o.DryRun {
+		return nil
+	}
+	if err := b.list.f.Sync(); err != nil || b.sig.list.ino == b.old.list.ino {
+		return err
+	}
+	return b.d.box.Sync()
+}
+
 // syncFresh makes what is told to others from now on durable. Not all who deliver do: a mail that the other side has and that
 // a power cut takes here would look like one that a user removed, and its UID would come again if the line was lost.
 func (b *boxScan) syncFresh() error {
@@ -92,7 +104,7 @@ func (b *boxScan) syncFresh() error {
 	}
 	// A UIDNEXT that mails had raised which went again is told, too.
 	if b.list != nil && (b.listed || b.listNext > b.rec.Status.UIDNext) {
-		if err := b.list.f.Sync(); err != nil {
+		if err := b.syncList(); err != nil {
 			return err
 		}
 	}

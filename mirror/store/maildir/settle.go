@@ -1,6 +1,7 @@
 package maildir
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -126,7 +127,7 @@ func (b *boxScan) rekey(final bool) (bool, error) {
 	}
 	to := b.header.guid
 	if to != from {
-		if err := b.r.w.flush(); err != nil {
+		if err := errors.Join(b.r.w.flush(), b.syncList()); err != nil {
 			return false, err
 		}
 		if err := b.s.cat.Update(func(tx store.CatalogTx) error { return rekey(tx, rec, to) }); err != nil {
@@ -180,7 +181,7 @@ func (b *boxScan) changeValidity(final bool) (bool, error) {
 			return false, nil
 		}
 	}
-	if err := b.r.w.flush(); err != nil {
+	if err := errors.Join(b.r.w.flush(), b.syncList()); err != nil {
 		return false, err
 	}
 	b.cutLog()

@@ -235,8 +235,8 @@ func (w *world) usersDuring(s Step, sides ...*replica) func(string) {
 		left--
 		op := calmOps[rng.IntN(len(calmOps))]
 		r := sides[rng.IntN(len(sides))]
-		if op == "wait" || r.isDead() || op == "rename" && w.newGUIDs {
-			return
+		if op == "wait" || r.isDead() || op == "rename" && w.newGUIDs || op == "create" && len(w.replicas) > 2 && r != w.replicas[0] {
+			return // see Generate
 		}
 		w.note("  meanwhile %s of %s", op, r.name)
 		w.unseen = w.unseen || removes(op)

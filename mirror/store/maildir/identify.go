@@ -79,9 +79,9 @@ func (r *refresh) findGone(claimed map[mail.MailboxGUID]bool) {
 // errMoved is that a mailbox was renamed while the tree was walked, from where it was not looked for yet to where it was no more.
 var errMoved = errors.New("renamed while the mailboxes were listed")
 
-// lookAgain looks for the mailboxes that seem to be gone, by GUID and, where there is no uidlist, by directory: a walk is no
+// findMoved looks for the mailboxes that seem to be gone, by GUID and, where there is no uidlist, by directory: a walk is no
 // snapshot, and misses what moves meanwhile. By now every mailbox that it found has a GUID of its own.
-func (r *refresh) lookAgain(ctx context.Context) error {
+func (r *refresh) findMoved(ctx context.Context) error {
 	gone := make(map[mail.MailboxGUID]*missingBox)
 	inodes := make(map[uint64]*missingBox)
 	for _, m := range r.missing {

@@ -45,7 +45,7 @@ func (r *refresh) judge(ctx context.Context) error {
 	if len(r.missing) == 0 {
 		return nil
 	}
-	if err := r.lookAgain(ctx); err != nil {
+	if err := r.findMoved(ctx); err != nil {
 		return err
 	}
 	if err := r.findWitnesses(ctx); err != nil {

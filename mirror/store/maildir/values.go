@@ -51,9 +51,9 @@ func putDeletion(tx store.CatalogTx, d mail.Deletion) error {
 
 // cameBack forgets what is known of the mailbox that had a GUID before another one got it, or it was put back: that it was deleted,
 // as the other side would delete it, should it get lost here, and a Dovecot that is told so of one that exists dies (2.3.19
-// dsync-brain-mailbox-tree.c: dsync_brain_mailbox_tree_add_delete); and its last common states.
+// dsync-brain-mailbox-tree.c: dsync_brain_mailbox_tree_add_delete); its last common states, and UIDs that were reserved in it.
 func cameBack(tx store.CatalogTx, guid mail.MailboxGUID) error {
-	return errors.Join(forgetDeletion(tx, guid), forgetBases(tx, guid))
+	return errors.Join(forgetDeletion(tx, guid), forgetBases(tx, guid), tx.SetValue(bucketReserved, guid.String(), nil))
 }
 
 func forgetDeletion(tx store.CatalogTx, guid mail.MailboxGUID) error {

@@ -150,15 +150,7 @@ func TestChangesPassThroughTheMountAtOnce(t *testing.T) {
 // daemonLog is what the daemon has logged.
 func (m *mounted) daemonLog() string {
 	m.t.Helper()
-	files, err := filepath.Glob(filepath.Join(m.StateDir(), "mounts", "*", "log"))
-	must(m.t, err)
-	var all strings.Builder
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		must(m.t, err)
-		all.Write(text)
-	}
-	return all.String()
+	return harness.DaemonLog(m.t, m.StateDir())
 }
 
 // status is what the tests use of status --json.

@@ -190,11 +190,8 @@ func (w *world) sync() {
 
 // showLog shows what the daemon said lately.
 func (w *world) showLog() {
-	logs, _ := filepath.Glob(filepath.Join(w.near.medium, "state", "dsyncfs", "mounts", "*", "log"))
-	for _, path := range logs {
-		text, _ := os.ReadFile(path)
-		w.t.Logf("the end of the daemon's log:\n%s", text[max(0, len(text)-6000):])
-	}
+	text := harness.DaemonLog(w.t, filepath.Join(w.near.medium, "state", "dsyncfs"))
+	w.t.Logf("the end of the daemon's log:\n%s", text[max(0, len(text)-6000):])
 }
 
 type status struct {

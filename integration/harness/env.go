@@ -60,6 +60,25 @@ func (e *Env) Path(elem ...string) string { return filepath.Join(append([]string
 // StateDir is where dsyncfs keeps what it knows.
 func (e *Env) StateDir() string { return e.Path("state", "dsyncfs") }
 
+// DaemonLog is what the daemons logged that have their state in a directory like [Env.StateDir]. It is also asked for to explain a
+// failure, so one that cannot be read is an error, and no end.
+func DaemonLog(tb testing.TB, state string) string {
+	tb.Helper()
+	files, err := filepath.Glob(filepath.Join(state, "mounts", "*", "log"))
+	if err != nil {
+		tb.Error(err)
+	}
+	var all strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			tb.Error(err)
+		}
+		all.Write(text)
+	}
+	return all.String()
+}
+
 // Maildir is one at a path in the environment.
 func (e *Env) Maildir(name string) Maildir { return Maildir{Path: e.Path(name)} }
 
